@@ -1,0 +1,209 @@
+"""The ``terrella`` command: the same verbs for every task.
+
+Help imports neither torch nor xarray: tasks are listed by folder, and a verb's work is imported
+when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from terrella import registry
+from terrella.flags import with_flags
+from terrella.types import Refused
+
+NO_ANSWER: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+
+def _by_task(verb: str) -> type[TyperGroup]:
+    """A group whose subcommands are the tasks: ``terrella VERB TASK``."""
+
+    class Group(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return registry.names()
+
+        def get_command(self, ctx: Any, name: str) -> Any:
+            return _command(verb, name) if name in registry.names() else None
+
+    return Group
+
+
+class _Main(TyperGroup):
+    """The verbs of the house, and ``terrella TASK VERB`` for tasks with verbs of their own."""
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        return super().get_command(ctx, name) or _own_verbs(name)
+
+
+app = typer.Typer(
+    cls=_Main,
+    context_settings=NO_ANSWER,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="""Products from raw geospace data with trained networks.
+
+    Start with `terrella demo`, then `terrella run precipitation FILE.nc --out out/`.""",
+)
+
+
+def _group(verb: str, summary: str) -> None:
+    app.add_typer(
+        typer.Typer(cls=_by_task(verb), help=summary, no_args_is_help=True,
+                    context_settings=NO_ANSWER),
+        name=verb,
+    )  # fmt: skip
+
+
+_group("run", "Turn files into products: `terrella run TASK INPUT ... --out DIR`.")
+_group("train", "Train a network from a recipe: `terrella train TASK [INPUT ...] --out DIR`.")
+_group("evaluate", "Score a network beside its baselines: `terrella evaluate TASK --out DIR`.")
+_group("simulate", "Write a simulated scene with its truth: `terrella simulate TASK --out FILE`.")
+
+
+def _command(verb: str, name: str) -> Any:
+    from terrella import verbs
+
+    task = registry.get(name)
+    if verb == "run":
+        function = with_flags(verbs.run(task), task.options, "options", optional=True)
+    elif verb == "evaluate":
+        inner = with_flags(verbs.evaluate(task), task.options, "options", optional=True)
+        function = with_flags(inner, task.evaluation, "evaluation")
+    else:
+        function = getattr(verbs, verb)(task)
+    return _click(function, name)
+
+
+def _click(function: Callable[..., Any], name: str) -> Any:
+    one = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
+                      rich_markup_mode="markdown")  # fmt: skip
+    one.command(name=name, context_settings=NO_ANSWER)(function)
+    return typer.main.get_command(one)
+
+
+def _own_verbs(name: str) -> Any:
+    if name not in registry.names():
+        return None
+    task = registry.get(name)
+    group = typer.Typer(
+        help=task.summary, no_args_is_help=True, context_settings=NO_ANSWER,
+        pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    )  # fmt: skip
+    for verb, function in task.commands.items():
+        group.command(name=verb)(getattr(function, "target", function))
+    if not task.commands:
+        group.callback()(lambda: None)
+    return typer.main.get_command(group)
+
+
+@app.command()
+def demo(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK ...]", help="all if none is named")
+    ] = None,
+    out: Annotated[str, typer.Option(help="folder for figures and the report")] = "out/demo",
+) -> None:
+    """Simulate a scene of each task, run it with the packaged weights, draw it; offline.
+
+    Example: `terrella demo precipitation --out out/`
+    """
+    from terrella import verbs
+
+    verbs.demo(tasks or registry.names(), out)
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(metavar="[TASK]", help="show its card")] = None,
+) -> None:
+    """List tasks, or print one's card: inputs, options, weights, scores, DOI, licence, traps."""
+    from terrella import verbs
+
+    verbs.show_tasks(name)
+
+
+weights = typer.Typer(
+    help="Weights on this machine: list, show, import, fetch, export.",
+    no_args_is_help=True,
+    context_settings=NO_ANSWER,
+)
+app.add_typer(weights, name="weights")
+
+
+@weights.command("list")
+def weights_list(
+    task: Annotated[str | None, typer.Argument(help="of this task only")] = None,
+) -> None:
+    """List packaged and imported weights."""
+    from terrella import verbs
+
+    verbs.list_weights([task] if task else registry.names())
+
+
+@weights.command("show")
+def weights_show(task: str, name: Annotated[str, typer.Argument()] = "default") -> None:
+    """Print the card of weights: data, split, scores with intervals, hash, licence, DOI."""
+    from terrella import verbs
+
+    verbs.show_weights(task, name)
+
+
+@weights.command("import")
+def weights_import(
+    task: str,
+    paths: Annotated[list[str], typer.Argument(help="the published file or files")],
+    name: Annotated[str, typer.Option(help="what --weights will call it")],
+) -> None:
+    """Convert published weights into this machine's weight folder.
+
+    Example: `terrella weights import precipitation capannolo2022_weights.npz --name capannolo2022`
+    """
+    from terrella import verbs
+
+    verbs.import_weights(task, paths, name)
+
+
+@weights.command("fetch")
+def weights_fetch(
+    task: str,
+    name: str,
+    url: Annotated[str, typer.Option(help="where from; the card's if not given")] = "",
+    sha256: Annotated[str, typer.Option(help="hash it must have; the card's if not given")] = "",
+) -> None:
+    """Download weights whose card names a URL and a hash; any other bytes are refused."""
+    from terrella import verbs
+
+    verbs.fetch_weights(task, name, url, sha256)
+
+
+@weights.command("export")
+def weights_export(task: str, name: str, out: Annotated[str, typer.Option(help="folder")]) -> None:
+    """Copy weights and their card to a folder."""
+    from terrella import verbs
+
+    verbs.export_weights(task, name, out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a refusal is one line on stderr and exit 1."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="terrella", standalone_mode=True)
+        sys.exit(code or 0)
+    except Refused as refusal:
+        _fail(str(refusal))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+
+
+def _fail(line: str) -> None:
+    print(f"terrella: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(1)

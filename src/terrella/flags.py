@@ -1,0 +1,67 @@
+"""Dataclasses as command-line flags: a task's options are written once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+
+def with_flags(
+    function: Callable[..., Any], group: type, keyword: str, *, optional: bool = False
+) -> Callable[..., Any]:
+    """Replace one keyword of a command by the fields of a dataclass.
+
+    Args:
+        function: a command that takes ``keyword``.
+        group: frozen dataclass whose fields become flags; the field's metadata holds ``help``.
+        keyword: the parameter that receives ``group(...)``, or a dict of what was given.
+        optional: leave out flags that were not given, and pass a dict: the weights' card, or a
+            file, decides the rest.
+
+    Returns:
+        A function whose signature typer can read.
+    """
+    hints = typing.get_type_hints(group)
+    fields = dataclasses.fields(group)
+    extra = []
+    for field in fields:
+        kind = hints[field.name]
+        flag = f"--{field.name.replace('_', '-')}"
+        names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
+        default = None if optional else field.default
+        text = field.metadata.get("help", "")
+        if optional and field.default not in (None, ""):
+            text = f"{text} [default: {field.default}]"
+        note = typer.Option(*names, help=text, rich_help_panel=f"Options of {keyword}")
+        extra.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[kind | None if optional else kind, note],
+            )
+        )
+    names_ = [f.name for f in fields]
+
+    def command(**given: Any) -> Any:
+        chosen = {n: given.pop(n) for n in names_}
+        if optional:
+            chosen = {k: v for k, v in chosen.items() if v is not None}
+        return function(**given, **{keyword: chosen if optional else group(**chosen)})
+
+    signature = inspect.signature(function, eval_str=True)
+    kept = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for n, p in signature.parameters.items()
+        if n != keyword
+    ]
+    parameters = [*kept, *extra]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    return command

@@ -1,0 +1,1 @@
+"""How networks are trained, split and judged; the same for every task."""

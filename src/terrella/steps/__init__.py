@@ -1,0 +1,1 @@
+"""Pure functions that two tasks or more use."""

@@ -1,0 +1,155 @@
+"""Task, Model and run: one way through the house for every system."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from terrella.types import Product, Source, Variable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from terrella.weights import Card
+
+
+@dataclass(frozen=True)
+class Late:
+    """A callable named by ``module:attribute`` and imported at its first call.
+
+    Task tables are made of these, so that listing tasks or asking for help imports neither torch
+    nor xarray.
+    """
+
+    path: str
+
+    @cached_property
+    def target(self) -> Callable[..., Any]:
+        """The callable itself."""
+        module, _, name = self.path.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.target(*args, **kwargs)
+
+
+def late(path: str) -> Late:
+    """Name a callable as ``package.module:attribute`` without importing it."""
+    return Late(path)
+
+
+def option(default: Any, help: str, **extra: Any) -> Any:
+    """A dataclass field that is also a command-line flag and a TOML key."""
+    return field(default=default, metadata={"help": help, **extra})
+
+
+@dataclass(frozen=True)
+class Task:
+    """One system as a value: everything the house needs to run, train and judge it.
+
+    Attributes:
+        name: the folder's name.
+        summary: one line for the list of tasks.
+        inputs: variables a run asks its source for.
+        targets: names in ``Windows.y``.
+        recipe: frozen dataclass of everything the weights depend on (features, window, network).
+        options: frozen dataclass of what a run may choose; becomes flags and TOML keys.
+        evaluation: frozen dataclass of what ``evaluate`` may choose; becomes flags.
+        open: ``(paths, options) -> Opening``.
+        reach: ``(recipe, options) -> (before, after)``, how far beyond its span a job must read.
+        prepare: ``(record, recipe, options) -> Windows``; training and running share it.
+        network: ``(recipe) -> nn.Module`` whose ``forward(**x)`` gives a dict of tensors. Scaling
+            lives in its buffers: ``fit_scale(x)``, if it has one, is called once before training.
+        loss: ``(outputs, y, weight) -> Tensor``.
+        decode: ``(outputs, windows, record, span, recipe, options) -> Product``.
+        plot: ``(product, path) -> list[Path]``, figures beside ``path`` (a stem without suffix).
+        simulate: ``(seed, hours, **settings) -> Record`` with its truth.
+        export: ``(record, path) -> list[Path]``, a scene in the task's native file format.
+        training: ``(paths, config, recipe, options) -> (train, validation)`` lists of Windows.
+        plan: ``(paths, evaluation, recipe, options) -> Iterable[Fold]``.
+        judge: ``(outputs, scene, recipe, options) -> DataFrame``, rows with a ``block`` column.
+        metrics: name -> ``(table, weight) -> float``; weight is a row's multiplicity.
+        baselines: name -> ``(train windows, recipe) -> predictor``, scored on the same rows.
+        predict: ``(network, windows) -> outputs``; None for the plain loop over rows.
+        sample: ``(windows, rng) -> (rows, weight)`` for training; None for all valid rows.
+        importers: ``(paths) -> (state, recipe, card fields)`` for published formats.
+        commands: verbs of its own, ``terrella TASK VERB``.
+        demo: settings of ``simulate`` for ``terrella demo``.
+    """
+
+    name: str
+    summary: str
+    inputs: tuple[Variable, ...]
+    targets: tuple[str, ...]
+    recipe: type
+    options: type
+    evaluation: type
+    open: Callable[..., Any]
+    reach: Callable[..., Any]
+    prepare: Callable[..., Any]
+    network: Callable[..., Any]
+    loss: Callable[..., Any]
+    decode: Callable[..., Any]
+    plot: Callable[..., Any]
+    simulate: Callable[..., Any]
+    export: Callable[..., Any]
+    training: Callable[..., Any]
+    plan: Callable[..., Any]
+    judge: Callable[..., Any]
+    metrics: Mapping[str, Callable[..., float]]
+    baselines: Mapping[str, Callable[..., Any]]
+    predict: Callable[..., Any] | None = None
+    sample: Callable[..., Any] | None = None
+    importers: Callable[..., Any] | None = None
+    commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    demo: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A task with a network and the card its weights came with."""
+
+    task: Task
+    network: nn.Module
+    recipe: Any
+    card: Card
+
+    def options(self, **chosen: Any) -> Any:
+        """Run options: the task's defaults, then what these weights ask for, then ``chosen``."""
+        return self.task.options(**{**self.card.options, **chosen})
+
+
+def run(
+    model: Model,
+    source: Source,
+    start: np.datetime64,
+    stop: np.datetime64,
+    options: Any = None,
+) -> Product:
+    """Turn [start, stop) of a source into a product.
+
+    Args:
+        model: from ``terrella.load``.
+        source: anything with ``fetch``.
+        start: first instant, UTC.
+        stop: the instant after the last, UTC.
+        options: the task's options; those the weights ask for if None.
+
+    Raises:
+        Refused: the input cannot be used; one line that says why.
+    """
+    from terrella.predict import predict
+
+    task, recipe = model.task, model.recipe
+    options = model.options() if options is None else options
+    before, after = task.reach(recipe, options)
+    record = source.fetch(task.inputs, start - before, stop + after)
+    windows = task.prepare(record, recipe, options)
+    outputs = (task.predict or predict)(model.network, windows)
+    product: Product = task.decode(outputs, windows, record, (start, stop), recipe, options)
+    return product

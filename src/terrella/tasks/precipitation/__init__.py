@@ -1,0 +1,1 @@
+"""Relativistic electron precipitation in POES/MetOp passes."""

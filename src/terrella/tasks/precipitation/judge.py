@@ -1,0 +1,187 @@
+"""How this task is trained and judged: whole orbits, events matched with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from terrella.learn.metrics import f1, ratio
+from terrella.steps.events import match, runs
+from terrella.tasks.precipitation.decode import find, on_time_axis
+from terrella.tasks.precipitation.prepare import ORDER, QUANTUM, open_files, orbits, prepare
+from terrella.tasks.precipitation.simulate import simulate
+from terrella.tasks.precipitation.task import CLASSES, INPUTS, Evaluation, Options, Recipe
+from terrella.types import Fold, Outputs, Record, Refused, Scene, Windows
+
+BINS = 10
+CERTAIN = 12.0  # logit of a rule that says yes or no
+
+precision_REP, precision_CSS = (ratio(f"hit_{c}", f"found_{c}") for c in CLASSES[1:])
+recall_REP, recall_CSS = (ratio(f"caught_{c}", f"true_{c}") for c in CLASSES[1:])
+f1_REP, f1_CSS = (f1(f"hit_{c}", f"false_{c}", f"missed_{c}") for c in CLASSES[1:])
+false_alarms = ratio("false", "orbits")
+brier = ratio("brier", "samples")
+
+
+def calibration_error(table: pd.DataFrame, weight: np.ndarray) -> float:
+    """Mean distance of event probability from event frequency, over bins that hold samples.
+
+    Each of ten bins of probability counts by the events it should hold, so that the empty sky,
+    which is nearly every sample, does not drown the rest.
+    """
+    total = {
+        k: weight @ table[[f"{k}{b}" for b in range(BINS)]].to_numpy(float) for k in ("p", "y")
+    }
+    mass = np.maximum(total["p"], total["y"]).sum()
+    return float(np.abs(total["p"] - total["y"]).sum() / mass) if mass else float("nan")
+
+
+def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> pd.DataFrame:
+    """Count hits, misses and false alarms of each orbit.
+
+    An event hits a true one of its class if they overlap within ``TOLERANCE`` samples; each counts
+    once. Scored are the samples that a window speaks for.
+
+    Returns:
+        One row an orbit, all columns sums: counts by class, Brier sums, reliability bins.
+    """
+    record, windows = scene.record, scene.windows
+    truth = record["truth"].to_numpy()
+    tolerance = int(windows.extra.get("tolerance", Evaluation.tolerance))
+    probability = on_time_axis(outputs["logits"], windows, len(truth), options)
+    found = find(probability, record, options)
+    labels = orbits(
+        record["L"]["time"].to_numpy(), record["lat"].to_numpy(), record["L"].attrs["satellite"]
+    )
+    names, orbit = np.unique(labels, return_inverse=True)
+    columns: dict[str, Any] = {"block": names, "orbits": np.ones(len(names)), "false": 0.0}
+    for k, label in enumerate(CLASSES[1:], 1):
+        real = runs(truth == k)
+        hit, caught = match(found[label], real, tolerance)
+        where, there = orbit[found[label][0]], orbit[real[0]]
+        for column, at, which in (
+            ("hit", where, hit), ("false", where, ~hit), ("found", where, hit | True),
+            ("caught", there, caught), ("missed", there, ~caught), ("true", there, caught | True),
+        ):  # fmt: skip
+            counted = np.bincount(at[which], minlength=len(names)).astype(float)
+            columns[f"{column}_{label}"] = counted
+            if column == "false":
+                columns["false"] = columns["false"] + counted
+    columns.update(_calibration(probability, truth, orbit, len(names)))
+    return pd.DataFrame(columns)
+
+
+def _calibration(
+    probability: np.ndarray, truth: np.ndarray, orbit: np.ndarray, orbits_: int
+) -> dict[str, np.ndarray]:
+    known = ~np.isnan(probability[:, 0])
+    p, y, where = probability[known, 1:].sum(1).astype(float), truth[known] > 0, orbit[known]
+    onehot = np.eye(len(CLASSES))[truth[known]]
+    errors = ((probability[known] - onehot) ** 2).sum(1)
+    box = where * BINS + np.minimum((p * BINS).astype(int), BINS - 1)
+    sums = {"p": p, "y": y.astype(float)}
+    binned = {
+        k: np.bincount(box, v, orbits_ * BINS).reshape(orbits_, BINS) for k, v in sums.items()
+    }
+    return {
+        "brier": np.bincount(where, errors, orbits_),
+        "samples": np.bincount(where, minlength=orbits_).astype(float),
+        **{f"{k}{b}": v[:, b] for k, v in binned.items() for b in range(BINS)},
+    }
+
+
+def training(
+    paths: Sequence[Path], config: Mapping[str, Any], recipe: Recipe, options: Options
+) -> tuple[list[Windows], list[Windows]]:
+    """Windows to learn from and to choose the epoch by: other days, so other orbits.
+
+    Args:
+        paths: SEM-2 files with the truth in them (``terrella simulate`` writes such), or none.
+        config: ``days``, ``validation_days``, ``seed`` of simulated days where no files are given.
+        recipe, options: as for a run.
+    """
+    if paths:
+        scenes = list(_from_files(paths, recipe, options, 3))
+        if len(scenes) < 2:
+            raise Refused("training needs two files at least: one to learn from, one to check on")
+        held = max(len(scenes) // 6, 1)
+        return [s.windows for s in scenes[:-held]], [s.windows for s in scenes[-held:]]
+    days, held, seed = (
+        int(config.get(k, d)) for k, d in (("days", 40), ("validation_days", 8), ("seed", 0))
+    )
+    if seed + days + held > Evaluation.seed:
+        raise Refused(f"[data] seed: seeds from {Evaluation.seed} on are kept for judging")
+    made = [_simulated(seed + k, recipe, options, 3).windows for k in range(days + held)]
+    return made[:days], made[days:]
+
+
+def plan(
+    paths: Sequence[Path], evaluation: Evaluation, recipe: Recipe, options: Options
+) -> Iterator[Fold]:
+    """The given weights on whole days, with their truth."""
+    if paths:
+        scenes = tuple(_from_files(paths, recipe, options, evaluation.tolerance))
+        data = f"{len(scenes)} files with truth"
+    else:
+        seeds = range(evaluation.seed, evaluation.seed + evaluation.days)
+        scenes = tuple(_simulated(s, recipe, options, evaluation.tolerance) for s in seeds)
+        data = f"simulated, {evaluation.days} days, seeds {seeds[0]}..{seeds[-1]}"
+    split = f"held-out days, blocks of one orbit, tolerance {evaluation.tolerance} samples"
+    yield Fold("held-out", scenes, data=data, split=split, keys=("orbit",))
+
+
+def _simulated(seed: int, recipe: Recipe, options: Options, tolerance: int) -> Scene:
+    # A date of its own keeps the orbits of each day apart by name as well.
+    start = np.datetime_as_string(np.datetime64("2013-01-01") + seed, "D")
+    return _scene(simulate(seed, 24.0, start), recipe, options, tolerance)
+
+
+def _scene(record: Record, recipe: Recipe, options: Options, tolerance: int) -> Scene:
+    windows = prepare(record, recipe, options)
+    windows.extra["tolerance"] = tolerance
+    return Scene(record, windows)
+
+
+def _from_files(
+    paths: Sequence[Path], recipe: Recipe, options: Options, tolerance: int
+) -> Iterator[Scene]:
+    opened = open_files(paths, options)
+    if opened.refused:
+        raise Refused(opened.refused[0].why)
+    for job in opened.jobs:
+        record = job.source.fetch(INPUTS, job.start, job.stop)
+        if "truth" not in record:
+            raise Refused(
+                f"{job.files[0]}: holds no truth (truth_class) to judge against; "
+                "files from `terrella simulate precipitation` do"
+            )
+        yield _scene(record, recipe, options, tolerance)
+
+
+def ratio_prominence(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Outputs]:
+    """The rule-based baseline: an isolated E4_0 spike that is nearly as strong as E4_90.
+
+    A sample counts if E4_0 has two counts at least, is half of E4_90 or more, and stands out from
+    the median of the minute around it by a factor of three. It is CSS where E1 is isotropic on one
+    side within 20 samples and not on the other (the isotropy boundary), else REP.
+    """
+
+    def predictor(windows: Windows) -> Outputs:
+        flux, middle = windows.extra["flux"], windows.extra["middle"]
+        seen = np.maximum(flux / QUANTUM, 0.0)
+        zero, ninety = (seen[:, ORDER.index(k)] for k in ("e4_0", "e4_90"))
+        around = pd.Series(zero).rolling(31, center=True, min_periods=1).median().to_numpy()
+        spike = (zero >= 2) & (zero >= 0.5 * ninety) & (zero >= 3 * np.maximum(around, 0.5))
+        share = (seen[:, 0] + 1) / (seen[:, 1] + 1)
+        smooth = pd.Series(share).rolling(10, min_periods=1).median().to_numpy()
+        before, after = np.roll(smooth, 5), np.roll(smooth, -15)
+        css = spike & ((before > 0.6) ^ (after > 0.6))
+        logits = np.zeros((len(flux), len(CLASSES)), np.float32)
+        logits[np.arange(len(flux)), np.where(css, 2, np.where(spike, 1, 0))] = CERTAIN
+        return {"logits": logits[middle]}
+
+    return predictor

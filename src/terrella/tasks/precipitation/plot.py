@@ -1,0 +1,151 @@
+"""Figures: the passes that hold events, and the day in L and MLT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from terrella.plot import COLOURS, angle, dial, figure, save, time_axis
+from terrella.types import Product
+
+SHADE = {"REP": COLOURS[1], "CSS": COLOURS[0]}
+ENERGY = {1: ">40 keV", 2: ">130 keV", 3: ">287 keV", 4: ">612 keV"}
+MOST = 4  # passes drawn in full
+HALF = np.timedelta64(150, "s")
+
+
+def plot(product: Product, path: Path) -> list[Path]:
+    """Draw the day in L-MLT and the strongest events in their passes.
+
+    Args:
+        product: of one job.
+        path: stem; ``.png`` is the overview, ``.events.png`` the passes.
+
+    Returns:
+        The files written.
+    """
+    events = product.events if product.events is not None else pd.DataFrame()
+    written = [save(overview(product.series, events), path.with_name(f"{path.name}.png"))]
+    if len(events):
+        shown = pick(events)
+        written.append(
+            save(passes(product.series, events, shown), path.with_name(f"{path.name}.events.png"))
+        )
+    return written
+
+
+def pick(events: pd.DataFrame) -> pd.DataFrame:
+    """The events drawn in full: first those without flags, then by E4 peak, of both classes."""
+    clean = events["flags"].fillna("").eq("")
+    order = events.assign(_clean=~clean).sort_values(
+        ["_clean", "peak_e4_0"], ascending=[True, False], kind="stable"
+    )
+    by_turn = order.assign(_turn=order.groupby("label").cumcount()).sort_values(
+        ["_turn", "_clean"], kind="stable"
+    )
+    return by_turn.head(MOST).sort_values("start")
+
+
+def passes(series: xr.Dataset, events: pd.DataFrame, shown: pd.DataFrame) -> Any:
+    """Fluxes of both telescopes and probabilities around each chosen event."""
+    made, axes = figure(
+        3, size=(3.6 * len(shown) + 0.8, 6.4), ncols=len(shown), squeeze=False, sharex="col",
+        sharey="row", height_ratios=[3, 3, 2],
+    )  # fmt: skip
+    for column, (_, event) in zip(axes.T, shown.iterrows(), strict=True):
+        middle = np.datetime64(str(event["start"])[:-1])
+        part = series.sel(time=slice(middle - HALF, middle + HALF))
+        time = part["time"].to_numpy()
+        for energy in range(1, 5):
+            for axis, telescope in zip(column, (0, 90), strict=False):
+                flux = part[f"e{energy}_{telescope}"].where(lambda f: f > 0)
+                axis.semilogy(time, flux, color=COLOURS[energy - 1], label=ENERGY[energy], lw=0.9)
+        for k, label in enumerate(("REP", "CSS"), 1):
+            column[2].plot(time, part["probability"][:, k], color=SHADE[label], label=label)
+        for axis in column:
+            shade(axis, events, time)
+        column[2].set_ylim(-0.02, 1.05)
+        time_axis(column[2])
+        column[0].set_title(
+            f"{event['label']}  L {event['L']:.1f}  {event['MLT']:04.1f} MLT\n"
+            f"{event['satellite']}  {str(event['start'])[:19]}",
+            fontsize=8,
+        )
+    axes[0, 0].set_ylabel("0° flux\n(cm$^{-2}$ s$^{-1}$ sr$^{-1}$)")
+    axes[1, 0].set_ylabel("90° flux\n(cm$^{-2}$ s$^{-1}$ sr$^{-1}$)")
+    axes[2, 0].set_ylabel("probability")
+    axes[0, -1].legend(fontsize=7, ncols=2, loc="upper right")
+    axes[2, -1].legend(fontsize=7, loc="upper right")
+    return made
+
+
+def shade(axis: Any, events: pd.DataFrame, time: np.ndarray) -> None:
+    """Shade the events that lie in a span of time."""
+    second = np.timedelta64(1, "s")
+    for _, event in events.iterrows():
+        lo, hi = (np.datetime64(str(event[k])[:-1]) for k in ("start", "stop"))
+        if len(time) and hi >= time[0] and lo <= time[-1]:
+            axis.axvspan(lo - second, hi + second, color=SHADE[event["label"]], alpha=0.22, lw=0)
+
+
+def overview(series: xr.Dataset, events: pd.DataFrame) -> Any:
+    """The span at a glance: fluxes against time, and track and events on an L-MLT dial."""
+    from matplotlib.gridspec import GridSpec
+
+    made, unused = figure(1, size=(10.0, 5.2))
+    unused.remove()
+    grid = GridSpec(3, 2, figure=made, width_ratios=[1.7, 1], height_ratios=[2, 2, 1.1])
+    panels = [made.add_subplot(grid[k, 0]) for k in range(3)]
+    time, L = series["time"].to_numpy(), series["L"].to_numpy()
+    belt = (L > 1.5) & (L < 10)
+    for axis, name in zip(panels[:2], ("e4_0", "e4_90"), strict=True):
+        flux = series[name].to_numpy()
+        seen = belt & (flux > 0)
+        shown: Any = {"s": 2, "cmap": "viridis", "vmin": 2, "vmax": 4, "rasterized": True}
+        axis.scatter(time[seen], L[seen], c=np.log10(flux[seen]), **shown)
+        axis.set(ylabel="L", ylim=(1.5, 10), xlim=(time[0], time[-1]))
+        axis.set_title(f">612 keV, {name[3:]}° telescope", fontsize=8, loc="left")
+    bar = made.colorbar(panels[0].collections[0], ax=panels[:2], pad=0.01)
+    bar.set_label("log$_{10}$ flux (cm$^{-2}$ s$^{-1}$ sr$^{-1}$)", fontsize=8)
+    for k, label in enumerate(("REP", "CSS"), 1):
+        panels[2].plot(time, series["probability"][:, k], color=SHADE[label], lw=0.7, label=label)
+    panels[2].set(ylabel="probability", ylim=(-0.02, 1.05), xlim=(time[0], time[-1]))
+    panels[2].legend(fontsize=7, ncols=2, loc="upper right")
+    for axis in panels:
+        time_axis(axis)
+    round_ = made.add_subplot(grid[:, 1], projection="polar")
+    _dial(round_, series, events, belt)
+    satellite = series.attrs.get("satellite", "")
+    counts: Any = events["label"].value_counts() if len(events) else {}
+    made.suptitle(
+        f"{satellite}  {str(time[0])[:16]} to {str(time[-1])[:16]} UTC:  "
+        + ",  ".join(f"{counts.get(k, 0)} {k}" for k in SHADE),
+        fontsize=10,
+    )  # fmt: skip
+    return made
+
+
+def _dial(axis: Any, series: xr.Dataset, events: pd.DataFrame, belt: np.ndarray) -> None:
+    near = belt & (series["L"].to_numpy() < 8.5)
+    axis.scatter(
+        angle(series["MLT"].to_numpy()[near]),
+        series["L"].to_numpy()[near],
+        s=0.3,
+        color="0.75",
+        rasterized=True,
+    )
+    for label, mark in (("REP", "o"), ("CSS", "s")):
+        rows = events[events["label"] == label] if len(events) else events
+        if len(rows):
+            inside = rows[rows["L"].between(0, 8.5)]
+            look: Any = {"marker": mark, "color": SHADE[label], "edgecolor": "white", "lw": 0.6}
+            at = angle(inside["MLT"].to_numpy())
+            axis.scatter(at, inside["L"], s=34, label=label, zorder=3, **look)
+    dial(axis, (2, 4, 6, 8), 8.5)
+    if len(events):
+        axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=(-0.1, -0.12))
+    axis.set_title("L and MLT (noon up)", fontsize=8)

@@ -1,0 +1,426 @@
+"""What the verbs of the command do, for any task."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from terrella import registry
+from terrella.task import Model, Task
+from terrella.types import Job, Opening, Product, Refusal, Refused
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT ...", help="files")]
+MaybeInputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="[INPUT ...]", help="files; simulated scenes if none")
+]
+Out = Annotated[Path, typer.Option(help="folder for results")]
+WeightsOption = Annotated[str, typer.Option(help="a name, or a .safetensors file with its card")]
+
+
+def say(line: str) -> None:
+    """Tell the user something that is not a result."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show warnings as single lines, each once."""
+    seen: set[str] = set()
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        if str(message) not in seen:
+            seen.add(str(message))
+            say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def progress(items: list[Any], what: str) -> Iterable[Any]:
+    """A bar on a terminal, nothing in a pipe."""
+    if len(items) < 2 or not sys.stderr.isatty():
+        return items
+    from rich.progress import track
+
+    return track(items, what, console=Console(stderr=True))
+
+
+def run(task: Task) -> Callable[..., None]:
+    """``terrella run TASK``."""
+
+    def command(
+        inputs: Inputs,
+        out: Out,
+        weights: WeightsOption = "default",
+        start: Annotated[str, typer.Option(help="first instant, ISO 8601 UTC")] = "",
+        stop: Annotated[str, typer.Option(help="the instant after the last")] = "",
+        plot: Annotated[bool, typer.Option(help="draw figures")] = True,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        from terrella.weights import load
+
+        with warnings_as_lines():
+            model = load(task.name, weights)
+            chosen = model.options(**(options or {}))
+            opened = cut(task.open(inputs, chosen), start, stop)
+            finish(task, model, chosen, opened, out, plot)
+
+    command.__doc__ = f"""{task.summary}.
+
+    Example: `terrella run {task.name} FILE ... --out out/`"""
+    return command
+
+
+def finish(
+    task: Task, model: Model, options: Any, opened: Opening, out: Path, plot: bool
+) -> list[Product]:
+    """Run every job, write its products, and say what was left out.
+
+    Raises:
+        Refused: any input was refused; what could be made has been made.
+    """
+    from terrella import product as products
+    from terrella import run as run_job
+
+    refused = list(opened.refused)
+    made: list[str] = []
+    last: list[Product] = []
+    for job in progress(list(opened.jobs), f"{task.name}"):
+        try:
+            result = run_job(model, job.source, job.start, job.stop, options)
+            attrs = products.history(task.name, dataclasses.asdict(model.card))
+            series = result.series.assign_attrs(attrs)
+            result = dataclasses.replace(result, series=series)
+            written = products.write(result, out, job.stem, task.name)
+            if plot:
+                written += task.plot(result, out / f"{job.stem}.{task.name}")
+            made += [str(p) for p in written]
+            last = [result]
+            _report(job, result)
+        except Refused as refusal:
+            refused.append(Refusal(str(job.files[0]) if job.files else job.stem, str(refusal)))
+    products.write_record(
+        out,
+        sys.argv,
+        inputs=[p for job in opened.jobs for p in job.files],
+        task=task.name,
+        weights={"name": model.card.name, "sha256": model.card.sha256},
+        options=dataclasses.asdict(options),
+        made=made,
+        refused=[dataclasses.asdict(r) for r in refused],
+    )
+    if refused:
+        if len(refused) == 1:
+            raise Refused(_with_place(refused[0]))
+        for each in refused:
+            say(f"refused: {' '.join(_with_place(each).split())}")
+        raise Refused(f"{len(refused)} of {len(opened.jobs) + len(opened.refused)} inputs refused")
+    if not opened.jobs:
+        raise Refused("nothing to run: the inputs hold no data in the span asked for")
+    return last
+
+
+def cut(opened: Opening, start: str, stop: str) -> Opening:
+    """Keep the part of each job that lies in [start, stop)."""
+    import numpy as np
+
+    from terrella.sources.base import instant
+
+    lo = instant(start, "--start") if start else None
+    hi = instant(stop, "--stop") if stop else None
+    if lo is not None and hi is not None and lo >= hi:
+        raise Refused(f"--start {start} is not before --stop {stop}")
+    jobs: list[Job] = []
+    for job in opened.jobs:
+        first = job.start if lo is None else np.maximum(job.start, lo)
+        last = job.stop if hi is None else np.minimum(job.stop, hi)
+        if first < last:
+            jobs.append(dataclasses.replace(job, start=first, stop=last))
+    if opened.jobs and not jobs:
+        has = f"{opened.jobs[0].start} to {opened.jobs[-1].stop}"
+        raise Refused(f"nothing between {start or '-'} and {stop or '-'}: the inputs have {has}")
+    return dataclasses.replace(opened, jobs=tuple(jobs))
+
+
+def train(task: Task) -> Callable[..., None]:
+    """``terrella train TASK``."""
+
+    def command(
+        inputs: MaybeInputs = None,
+        out: Out = Path("out/train"),
+        config: Annotated[Path | None, typer.Option(help="recipe file (TOML)")] = None,
+        seed: Annotated[int | None, typer.Option(help="overrides [train] seed")] = None,
+        epochs: Annotated[int | None, typer.Option(help="overrides [train] epochs")] = None,
+        devices: Annotated[int | None, typer.Option(help="processes or GPUs a node")] = None,
+        nodes: Annotated[int | None, typer.Option(help="machines")] = None,
+        accelerator: Annotated[str | None, typer.Option(help="auto, cpu, gpu ...")] = None,
+        strategy: Annotated[str | None, typer.Option(help="auto, ddp, ddp_spawn ...")] = None,
+        fresh: Annotated[bool, typer.Option("--fresh", help="do not resume")] = False,
+        judge: Annotated[bool, typer.Option(help="score the result into its card")] = True,
+    ) -> None:
+        """Train a network by a recipe file, and score it beside its baselines.
+
+        A run that was killed goes on from its last epoch when started again.
+        """
+        from terrella.learn import config as configs
+
+        chosen = configs.load(
+            task, config, seed=seed, epochs=epochs, devices=devices, nodes=nodes,
+            accelerator=accelerator, strategy=strategy,
+        )  # fmt: skip
+        with warnings_as_lines():
+            path = train_one(task, list(inputs or []), chosen, out, fresh=fresh, judge=judge)
+        print(path)
+
+    return command
+
+
+def train_one(
+    task: Task, inputs: list[Path], config: Any, out: Path, *, fresh: bool, judge: bool
+) -> Path:
+    """Train by a config; write weights and card; score them into the card."""
+    from terrella import weights
+    from terrella.learn.train import fit
+
+    options = task.options(**config.options)
+    say(f"{task.name}: preparing rows")
+    learned, held = task.training(inputs, config.data, config.recipe, options)
+    rows = sum(int(w.valid.sum()) for w in learned)
+    say(f"{task.name}: training on {rows} rows")
+    network = fit(task, config.recipe, learned, held, config.train, out, fresh=fresh)
+    data = ", ".join(f"{k} {v}" for k, v in config.data.items())
+    card = weights.Card(
+        task=task.name,
+        name=config.name,
+        summary=config.summary,
+        options=config.options,
+        data=f"{len(inputs)} files" if inputs else f"simulated ({data})",
+        split="train and validation differ in " + ", ".join(sorted(learned[0].groups)),
+        seed=config.train.seed,
+        command=f"terrella train {task.name} --config {config.path.name} --out DIR",
+        doi=_first_doi(task.name),
+        licence="MIT",
+        notes=config.notes,
+    )
+    path = weights.save(network, card, config.recipe, out)
+    if judge:
+        scores = score(task, [], path, {}, task.evaluation())
+        scores.to_csv(out / "scores.csv", index=False)
+        weights.write_card(
+            dataclasses.replace(weights.read_card(path), scores=tuple(rows_of(scores))), path
+        )
+    return path
+
+
+def rows_of(scores: Any) -> list[dict[str, Any]]:
+    """Scores as plain rows for a card, rounded to what the interval supports."""
+    rows = scores.to_dict("records")
+    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+
+
+def evaluate(task: Task) -> Callable[..., None]:
+    """``terrella evaluate TASK``."""
+
+    def command(
+        inputs: MaybeInputs = None,
+        out: Out = Path("out/evaluate"),
+        weights: WeightsOption = "default",
+        options: dict[str, Any] | None = None,
+        evaluation: Any = None,
+    ) -> None:
+        """Score a network and every baseline on the same rows; writes scores.csv."""
+        from terrella import files
+
+        with warnings_as_lines():
+            scores = score(task, list(inputs or []), weights, options or {}, evaluation)
+        with files.whole(out / "scores.csv") as scratch:
+            scores.to_csv(scratch, index=False, lineterminator="\n")
+        show_scores(scores)
+        print(out / "scores.csv")
+
+    return command
+
+
+def score(task: Task, inputs: list[Path], weights: Any, chosen: dict[str, Any], how: Any) -> Any:
+    """Score given weights by a task's plan; folds that refit train by the task's own recipe."""
+    from terrella.learn import config as configs
+    from terrella.learn import evaluate as judging
+    from terrella.weights import load
+
+    model = load(task.name, weights)
+    options = model.options(**chosen)
+    recipe = configs.load(task)
+    folds = task.plan(inputs, how, model.recipe, options)
+    refit = judging.refitter(task, model.recipe, recipe.train)
+    return judging.evaluate(task, folds, model.recipe, options, model=model, refit=refit, note=say)
+
+
+def show_scores(scores: Any) -> None:
+    """Print overall scores as a table."""
+    table = Table(title=f"{scores['data'].iloc[0]}; {scores['split'].iloc[0]}")
+    for column in ("group", "lead", "metric", "model", "value", "95 % interval"):
+        table.add_column(column)
+    for row in scores.sort_values(["group", "lead", "metric"], kind="stable").itertuples():
+        table.add_row(
+            str(row.group), str(row.lead), row.metric, row.model, f"{row.value:.4g}",
+            f"{row.lo:.4g} .. {row.hi:.4g}",
+        )  # fmt: skip
+    Console(width=110 if not sys.stdout.isatty() else None).print(table)
+
+
+def simulate(task: Task) -> Callable[..., None]:
+    """``terrella simulate TASK``."""
+
+    def command(
+        out: Annotated[Path, typer.Option(help="file (or stem) to write")],
+        seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+        hours: Annotated[float, typer.Option(help="length of the scene", min=0.01)] = 24.0,
+    ) -> None:
+        """Write a simulated scene, with its truth, in the task's native file format."""
+        for path in task.export(task.simulate(seed=seed, hours=hours), out):
+            print(path)
+
+    return command
+
+
+def demo(names: list[str], out: str) -> None:
+    """Simulate, export, read back, run and draw each task; one report."""
+    from terrella.report import report
+    from terrella.weights import load
+
+    folder = Path(out)
+    chapters = []
+    with warnings_as_lines():
+        for name in names:
+            task = registry.get(name)
+            say(f"{name}: simulating")
+            scene = task.export(task.simulate(**task.demo), folder / name / "input" / "scene.nc")
+            model = load(name)
+            options = model.options()
+            opened = task.open(scene, options)
+            say(f"{name}: running with weights {model.card.name!r}")
+            results = finish(task, model, options, opened, folder / name, plot=True)
+            chapters.append((task, model.card, folder / name, results[-1]))
+    print(report(chapters, folder))
+
+
+def show_tasks(name: str | None) -> None:
+    """List tasks, or print one's card."""
+    console = Console(highlight=False, soft_wrap=True)
+    if name is None:
+        table = Table("task", "summary", box=None)
+        for known in registry.names():
+            table.add_row(known, registry.get(known).summary)
+        console.print(table)
+        return
+    task = registry.get(name)
+    card = registry.card(name)
+    console.print(f"{name}: {card.get('title', task.summary)}", style="bold", markup=False)
+    for key in ("method", "doi", "input", "product", "licence"):
+        if key in card:
+            value = card[key]
+            text = ", ".join(value) if isinstance(value, list) else value
+            console.print(f"  {key}: {text}", markup=False)
+    console.print("inputs", style="bold")
+    for v in task.inputs:
+        note = "" if v.required else " (used when present)"
+        console.print(f"  {v.name} [{v.units}] {v.long_name}{note}", markup=False)
+    console.print("options", style="bold")
+    for field in dataclasses.fields(task.options):
+        flag = field.name.replace("_", "-")
+        help_ = field.metadata.get("help", "")
+        console.print(f"  --{flag} (default {field.default}): {help_}", markup=False)
+    traps = card.get("traps", {})
+    if isinstance(traps, dict) and traps:
+        console.print("traps", style="bold")
+        for trap, text in traps.items():
+            console.print(f"  {trap}: {text}", markup=False)
+    console.print("weights", style="bold")
+    list_weights([name])
+
+
+def list_weights(names: list[str]) -> None:
+    """One line a weight file."""
+    from terrella.weights import cards
+
+    table = Table("task", "name", "parameters", "sha256", "summary", box=None)
+    for name in names:
+        registry.get(name)
+        for card in cards(name):
+            count = f"{card.parameters:,}"
+            table.add_row(card.task, card.name, count, card.sha256[:12], card.summary)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def show_weights(task: str, name: str) -> None:
+    """Print a card whole."""
+    from terrella.weights import locate, read_card
+
+    registry.get(task)
+    path = locate(task, name)
+    card = read_card(path)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{path}", markup=False)
+    for key, value in dataclasses.asdict(card).items():
+        if key != "scores" and value not in ("", None, (), {}):
+            console.print(f"{key}: {value}", markup=False)
+    if card.scores:
+        import pandas as pd
+
+        show_scores(pd.DataFrame(list(card.scores)))
+
+
+def import_weights(task: str, paths: list[str], name: str) -> None:
+    """Import published weights."""
+    from terrella.weights import import_published
+
+    print(import_published(task, [Path(p) for p in paths], name))
+
+
+def fetch_weights(task: str, name: str, url: str, sha256: str) -> None:
+    """Download weights."""
+    from terrella.weights import fetch
+
+    print(fetch(task, name, url, sha256))
+
+
+def export_weights(task: str, name: str, out: str) -> None:
+    """Copy a weight file and its card."""
+    from terrella import files
+    from terrella.weights import locate
+
+    path = locate(task, name)
+    for source in (path, path.with_suffix(".toml")):
+        with files.whole(Path(out) / source.name) as scratch:
+            shutil.copyfile(source, scratch)
+        print(Path(out) / source.name)
+
+
+def _with_place(refusal: Refusal) -> str:
+    known = refusal.what in refusal.why or Path(refusal.what).name in refusal.why
+    return refusal.why if known else f"{refusal.what}: {refusal.why}"
+
+
+def _report(job: Job, result: Product) -> None:
+    counts = ""
+    if result.events is not None and "label" in result.events:
+        found = result.events["label"].value_counts().sort_index()
+        counts = ", ".join(f"{n} {k}" for k, n in found.items()) or "no events"
+    print(f"{job.stem}: {counts or 'done'}")
+
+
+def _first_doi(name: str) -> str:
+    doi = registry.card(name).get("doi", "")
+    return str(doi[0] if isinstance(doi, list) and doi else doi)

@@ -1,0 +1,236 @@
+"""The one contract that every task folder must pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+import terrella
+from terrella import product as products
+from terrella import registry, weights
+from terrella.predict import predict
+from terrella.task import Model, Task
+from terrella.types import Opening, Record, Refused, Windows
+
+TASKS = registry.names()
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def task(request: pytest.FixtureRequest) -> Task:
+    return registry.get(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(task: Task) -> Model:
+    return terrella.load(task.name)
+
+
+@pytest.fixture(scope="module")
+def scene(task: Task, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The demo's scene, in the task's native format."""
+    folder = tmp_path_factory.mktemp(task.name)
+    return list(task.export(task.simulate(**task.demo), folder / "scene.nc"))
+
+
+@pytest.fixture(scope="module")
+def opened(task: Task, model: Model, scene: list[Path]) -> Opening:
+    found: Opening = task.open(scene, model.options())
+    assert found.jobs
+    assert not found.refused
+    return found
+
+
+@pytest.fixture(scope="module")
+def record(task: Task, model: Model, opened: Opening) -> Record:
+    job = opened.jobs[0]
+    before, after = task.reach(model.recipe, model.options())
+    found: Record = job.source.fetch(task.inputs, job.start - before, job.stop + after)
+    return found
+
+
+@pytest.fixture(scope="module")
+def windows(task: Task, model: Model, record: Record) -> Windows:
+    made: Windows = task.prepare(record, model.recipe, model.options())
+    return made
+
+
+def test_task_is_complete(task: Task) -> None:
+    folder = registry.FOLDER / task.name
+    assert folder.name == task.name
+    assert task.summary and len(task.summary) < 100
+    card = registry.card(task.name)
+    assert {"title", "method", "doi", "input", "product", "traps"} <= set(card)
+    assert tomllib.loads((folder / "train.toml").read_text())
+    for kind in (task.recipe, task.options, task.evaluation):
+        assert dataclasses.is_dataclass(kind)
+        assert kind() == kind(), "every field has a default, and values compare"
+        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert all(f.metadata.get("help") for f in dataclasses.fields(task.options))
+    assert task.baselines, "a network is never judged alone"
+
+
+def test_record_carries_units(task: Task, record: Record) -> None:
+    required = {v.name: v for v in task.inputs if v.required}
+    assert required.keys() <= record.keys()
+    for name, variable in required.items():
+        assert record[name].attrs["units"] == variable.units
+        time = record[name]["time"].to_numpy()
+        assert (np.diff(time) > np.timedelta64(0)).all()
+
+
+def test_windows_agree(windows: Windows) -> None:
+    rows = len(windows)
+    assert rows > 0
+    assert len(windows.time) == len(windows.valid) == rows
+    assert windows.valid.any()
+    for labels in windows.groups.values():
+        assert len(labels) == rows
+
+
+def test_simulation_repeats_by_seed(task: Task) -> None:
+    short = {**task.demo, "hours": task.demo.get("hours", 24.0)}
+    first, again = task.simulate(**short), task.simulate(**short)
+    other = task.simulate(**{**short, "seed": 987})
+    for name, values in first.items():
+        xr.testing.assert_identical(values, again[name])
+    assert any(
+        other[k].shape != v.shape or not np.array_equal(other[k].to_numpy(), v.to_numpy())
+        for k, v in first.items()
+        if k != "time"
+    )
+
+
+def test_network_runs_and_learns(task: Task, model: Model, windows: Windows) -> None:
+    torch.manual_seed(0)
+    network = task.network(model.recipe)
+    feed = windows
+    if feed.y is None:
+        pytest.skip("the demo's scene has no truth in its files")
+    rows = np.flatnonzero(feed.valid)[:8]
+    x = {k: v[rows] for k, v in feed.x.items()}
+    y = {k: v[rows] for k, v in feed.y.items()}
+    network.train()
+    value = task.loss(network(**x), y, torch.ones(len(rows)))
+    assert torch.isfinite(value)
+    value.backward()
+    assert all(
+        p.grad is not None and torch.isfinite(p.grad).all()
+        for p in network.parameters()
+        if p.requires_grad
+    )
+    assert any(float(p.grad.abs().sum()) > 0 for p in network.parameters() if p.grad is not None)
+
+
+def test_weights_survive_a_round_trip(
+    task: Task, model: Model, windows: Windows, tmp_path: Path
+) -> None:
+    card = dataclasses.replace(model.card, name="again", scores=())
+    path = weights.save(model.network, card, model.recipe, tmp_path)
+    again = weights.load(task.name, path)
+    forward = task.predict or predict
+    before, after = forward(model.network, windows), forward(again.network, windows)
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert again.recipe == model.recipe
+
+
+def test_a_run_makes_a_whole_product(
+    task: Task, model: Model, opened: Opening, tmp_path: Path
+) -> None:
+    job = opened.jobs[0]
+    made = terrella.run(model, job.source, job.start, job.stop)
+    again = terrella.run(model, job.source, job.start, job.stop)
+    xr.testing.assert_identical(made.series, again.series)
+    written = products.write(made, tmp_path, "scene", task.name)
+    with xr.open_dataset(written[0], engine="h5netcdf", decode_timedelta=False) as back:
+        assert back.sizes == made.series.sizes
+        for name, variable in made.series.data_vars.items():
+            np.testing.assert_array_equal(back[name].to_numpy(), variable.to_numpy())
+            if variable.dtype.kind == "f":
+                assert "units" in back[name].attrs, f"{name} says no units"
+    if made.events is not None:
+        table = pd.read_csv(written[1])
+        assert list(table.columns) == list(made.events.columns)
+        assert len(table) == len(made.events)
+    assert not list(tmp_path.glob(".*")), "scratch files were left behind"
+
+
+def test_figures_are_drawn(task: Task, model: Model, opened: Opening, tmp_path: Path) -> None:
+    job = opened.jobs[0]
+    made = terrella.run(model, job.source, job.start, job.stop)
+    figures = task.plot(made, tmp_path / "scene")
+    assert figures
+    for path in figures:
+        head = path.read_bytes()
+        assert len(head) > 5000
+        assert head[:4] in (b"\x89PNG", b"GIF8")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "truncated"])
+def test_bad_input_is_refused_in_one_line(
+    task: Task, model: Model, scene: list[Path], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"bad_{scene[0].name}"
+    body = scene[0].read_bytes()
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"this is no data file\n" * 9,
+                "truncated": body[: len(body) // 3],
+            }[kind]
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        reasons = _refusals(task, model, path)
+    assert reasons
+    for reason in reasons:
+        assert "\n" not in reason.strip()
+        assert path.name in reason
+
+
+def _refusals(task: Task, model: Model, path: Path) -> list[str]:
+    try:
+        opened = task.open([path], model.options())
+        for job in opened.jobs:
+            terrella.run(model, job.source, job.start, job.stop)
+    except Refused as refusal:
+        return [str(refusal)]
+    return [r.why for r in opened.refused]
+
+
+def test_baselines_speak_on_the_same_rows(task: Task, model: Model, windows: Windows) -> None:
+    forward = task.predict or predict
+    ours = forward(model.network, windows)
+    for name, baseline in task.baselines.items():
+        if windows.y is None:
+            pytest.skip("the demo's scene has no truth in its files")
+        outputs = baseline((windows,), model.recipe)(windows)
+        assert outputs.keys() <= ours.keys(), name
+        for key, value in outputs.items():
+            assert len(value) == len(ours[key]), name
+
+
+def test_packaged_weights_have_an_honest_card(model: Model, task: Task) -> None:
+    card = model.card
+    assert card.name == "default" and card.task == task.name
+    assert card.parameters > 0 and card.licence and card.doi and card.command
+    assert card.data and card.split and card.seed is not None
+    assert weights.locate(task.name, "default").stat().st_size < 5 << 20
+    names = {str(s["model"]) for s in card.scores}
+    assert "terrella" in names
+    assert len(names) > 1, "baselines stand beside the network"
+    for row in card.scores:
+        if np.isfinite(row["value"]) and np.isfinite(row["lo"]):
+            assert row["lo"] <= row["hi"]
