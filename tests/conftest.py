@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.sem2"]
+
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -72,10 +72,14 @@ def _command(verb: str, name: str) -> Any:
 
     task = registry.get(name)
     if verb == "run":
-        function = with_flags(verbs.run(task), task.options, "options", optional=True)
+        function = with_flags(
+            verbs.run(task), task.options, "options", f"What {name} may choose", optional=True
+        )
     elif verb == "evaluate":
-        inner = with_flags(verbs.evaluate(task), task.options, "options", optional=True)
-        function = with_flags(inner, task.evaluation, "evaluation")
+        inner = with_flags(
+            verbs.evaluate(task), task.options, "options", f"What {name} may choose", optional=True
+        )
+        function = with_flags(inner, task.evaluation, "evaluation", "How it is judged")
     else:
         function = getattr(verbs, verb)(task)
     return _click(function, name)

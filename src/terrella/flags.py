@@ -12,7 +12,7 @@ import typer
 
 
 def with_flags(
-    function: Callable[..., Any], group: type, keyword: str, *, optional: bool = False
+    function: Callable[..., Any], group: type, keyword: str, panel: str, *, optional: bool = False
 ) -> Callable[..., Any]:
     """Replace one keyword of a command by the fields of a dataclass.
 
@@ -20,6 +20,7 @@ def with_flags(
         function: a command that takes ``keyword``.
         group: frozen dataclass whose fields become flags; the field's metadata holds ``help``.
         keyword: the parameter that receives ``group(...)``, or a dict of what was given.
+        panel: title of these flags in the help.
         optional: leave out flags that were not given, and pass a dict: the weights' card, or a
             file, decides the rest.
 
@@ -37,7 +38,7 @@ def with_flags(
         text = field.metadata.get("help", "")
         if optional and field.default not in (None, ""):
             text = f"{text} [default: {field.default}]"
-        note = typer.Option(*names, help=text, rich_help_panel=f"Options of {keyword}")
+        note = typer.Option(*names, help=text, rich_help_panel=panel)
         extra.append(
             inspect.Parameter(
                 field.name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ STYLE: Any = {
 }
 
 
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Draw in the house style, whatever the user's own settings are."""
+
+    @functools.wraps(draw)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+@styled
 def figure(rows: int = 1, *, size: tuple[float, float] = (8.0, 6.0), **grid: Any) -> Any:
     """A figure and its axes in the house style, drawn without a display.
 
@@ -37,15 +52,12 @@ def figure(rows: int = 1, *, size: tuple[float, float] = (8.0, 6.0), **grid: Any
     Returns:
         (figure, axes).
     """
-    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        made = Figure(figsize=size)
-        FigureCanvasAgg(made)
-        return made, made.subplots(rows, **grid)
+    made = Figure(figsize=size)
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, **grid)
 
 
 def save(made: Any, path: Path) -> Path:

@@ -418,6 +418,8 @@ def _report(job: Job, result: Product) -> None:
     if result.events is not None and "label" in result.events:
         found = result.events["label"].value_counts().sort_index()
         counts = ", ".join(f"{n} {k}" for k, n in found.items()) or "no events"
+        if "flags" in result.events and len(result.events):
+            counts += f" ({int(result.events['flags'].eq('').sum())} without flags)"
     print(f"{job.stem}: {counts or 'done'}")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from terrella.plot import COLOURS, angle, dial, figure, save, time_axis
+from terrella.plot import COLOURS, angle, dial, figure, save, styled, time_axis
 from terrella.types import Product
 
 SHADE = {"REP": COLOURS[1], "CSS": COLOURS[0]}
@@ -47,13 +47,20 @@ def pick(events: pd.DataFrame) -> pd.DataFrame:
     by_turn = order.assign(_turn=order.groupby("label").cumcount()).sort_values(
         ["_turn", "_clean"], kind="stable"
     )
-    return by_turn.head(MOST).sort_values("start")
+    # One panel shows all events of its pass.
+    middle = pd.to_datetime(by_turn["start"])
+    chosen: list[int] = []
+    for k in range(len(by_turn)):
+        if all(abs(middle.iloc[k] - middle.iloc[j]) > HALF for j in chosen):
+            chosen.append(k)
+    return by_turn.iloc[chosen[:MOST]].sort_values("start")
 
 
+@styled
 def passes(series: xr.Dataset, events: pd.DataFrame, shown: pd.DataFrame) -> Any:
     """Fluxes of both telescopes and probabilities around each chosen event."""
     made, axes = figure(
-        3, size=(3.6 * len(shown) + 0.8, 6.4), ncols=len(shown), squeeze=False, sharex="col",
+        3, size=(3.4 * len(shown) + 1.6, 6.6), ncols=len(shown), squeeze=False, sharex="col",
         sharey="row", height_ratios=[3, 3, 2],
     )  # fmt: skip
     for column, (_, event) in zip(axes.T, shown.iterrows(), strict=True):
@@ -70,16 +77,23 @@ def passes(series: xr.Dataset, events: pd.DataFrame, shown: pd.DataFrame) -> Any
             shade(axis, events, time)
         column[2].set_ylim(-0.02, 1.05)
         time_axis(column[2])
+        begin, end = (pd.Timestamp(t, tz="UTC") for t in (time[0], time[-1]))
+        inside = pd.to_datetime(events["start"]).between(begin, end)
+        labels = " + ".join(sorted(events.loc[inside, "label"].unique(), reverse=True))
         column[0].set_title(
-            f"{event['label']}  L {event['L']:.1f}  {event['MLT']:04.1f} MLT\n"
+            f"{labels}  L {event['L']:.1f}  {event['MLT']:04.1f} MLT\n"
             f"{event['satellite']}  {str(event['start'])[:19]}",
             fontsize=8,
         )
     axes[0, 0].set_ylabel("0° flux\n(cm$^{-2}$ s$^{-1}$ sr$^{-1}$)")
     axes[1, 0].set_ylabel("90° flux\n(cm$^{-2}$ s$^{-1}$ sr$^{-1}$)")
     axes[2, 0].set_ylabel("probability")
-    axes[0, -1].legend(fontsize=7, ncols=2, loc="upper right")
-    axes[2, -1].legend(fontsize=7, loc="upper right")
+    for row, columns in ((0, 4), (2, 2)):
+        handles, names = axes[row, 0].get_legend_handles_labels()
+        if row == 0:
+            made.legend(handles, names, fontsize=8, ncols=columns, loc="outside upper left")
+        else:
+            axes[row, -1].legend(handles, names, fontsize=7, loc="upper right")
     return made
 
 
@@ -92,6 +106,7 @@ def shade(axis: Any, events: pd.DataFrame, time: np.ndarray) -> None:
             axis.axvspan(lo - second, hi + second, color=SHADE[event["label"]], alpha=0.22, lw=0)
 
 
+@styled
 def overview(series: xr.Dataset, events: pd.DataFrame) -> Any:
     """The span at a glance: fluxes against time, and track and events on an L-MLT dial."""
     from matplotlib.gridspec import GridSpec
@@ -114,9 +129,11 @@ def overview(series: xr.Dataset, events: pd.DataFrame) -> Any:
     for k, label in enumerate(("REP", "CSS"), 1):
         panels[2].plot(time, series["probability"][:, k], color=SHADE[label], lw=0.7, label=label)
     panels[2].set(ylabel="probability", ylim=(-0.02, 1.05), xlim=(time[0], time[-1]))
-    panels[2].legend(fontsize=7, ncols=2, loc="upper right")
-    for axis in panels:
-        time_axis(axis)
+    panels[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.05))
+    for axis in panels[:2]:
+        axis.sharex(panels[2])
+        axis.tick_params(labelbottom=False)
+    time_axis(panels[2])
     round_ = made.add_subplot(grid[:, 1], projection="polar")
     _dial(round_, series, events, belt)
     satellite = series.attrs.get("satellite", "")
@@ -138,14 +155,21 @@ def _dial(axis: Any, series: xr.Dataset, events: pd.DataFrame, belt: np.ndarray)
         color="0.75",
         rasterized=True,
     )
-    for label, mark in (("REP", "o"), ("CSS", "s")):
+    for label, mark in (("CSS", "s"), ("REP", "o")):
         rows = events[events["label"] == label] if len(events) else events
         if len(rows):
             inside = rows[rows["L"].between(0, 8.5)]
-            look: Any = {"marker": mark, "color": SHADE[label], "edgecolor": "white", "lw": 0.6}
-            at = angle(inside["MLT"].to_numpy())
-            axis.scatter(at, inside["L"], s=34, label=label, zorder=3, **look)
+            clean = inside["flags"].fillna("").eq("")
+            size = 34 if label == "CSS" else 16  # a REP beside a CSS stays visible
+            for part, fill in ((inside[clean], SHADE[label]), (inside[~clean], "none")):
+                at = angle(part["MLT"].to_numpy())
+                name = label if fill != "none" else None
+                edge = "white" if fill != "none" else SHADE[label]
+                axis.scatter(
+                    at, part["L"], s=size, marker=mark, color=fill, edgecolor=edge, lw=0.6,
+                    label=name, zorder=3,
+                )  # fmt: skip
     dial(axis, (2, 4, 6, 8), 8.5)
     if len(events):
         axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=(-0.1, -0.12))
-    axis.set_title("L and MLT (noon up)", fontsize=8)
+    axis.set_title("L and MLT, noon up (hollow: flagged)", fontsize=8)

@@ -22,7 +22,7 @@ ORDER = tuple(v.name for v in FLUX)
 QUANTUM = np.array([80.64516, 80.64516, 69.44444, 69.44444, 133.33333, 133.33333, 181.818, 181.818])
 FLOOR = np.array([0.01, 100.0] * 4)  # published stand-ins for a value <= 0, 0 and 90 degrees
 SEAM = np.timedelta64(600, "s")  # no event crosses a belt for longer than this
-QUIET_SHARE = 0.08  # of the quiet rows that training keeps, each standing for 1 / this many
+QUIET_SHARE = 0.04  # of the quiet rows that training keeps, each standing for 1 / this many
 
 
 def published_rules(options: Options) -> bool:
