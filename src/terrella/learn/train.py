@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +65,9 @@ class Learner(lightning.LightningModule):
         super().__init__()
         self.task, self.network, self.plan, self.steps = task, network, plan, max(steps, 1)
 
-    def on_train_epoch_start(self) -> None:
-        # Dropout depends on seed and epoch alone, so a resumed run repeats an unbroken one.
-        lightning.seed_everything(self.plan.seed * 1000 + self.current_epoch, verbose=False)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout depends on seed and step alone, so a resumed run repeats an unbroken one.
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss = self._loss(batch)
@@ -87,9 +89,14 @@ class Learner(lightning.LightningModule):
         )
         warm = max(plan.warmup * self.steps, 1)
         total = max(plan.epochs * self.steps, warm + 1)
-        ramp = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=warm)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total - warm)
-        rate = torch.optim.lr_scheduler.SequentialLR(optimiser, [ramp, fall], milestones=[warm])
+
+        def share(step: int) -> float:
+            # In closed form, so that a resumed run takes the very same steps.
+            if step < warm:
+                return 0.1 + 0.9 * step / warm
+            return 0.5 * (1 + math.cos(math.pi * min((step - warm) / (total - warm), 1.0)))
+
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return [optimiser], [{"scheduler": rate, "interval": "step"}]
 
 
@@ -120,7 +127,7 @@ def fit(
     Raises:
         Refused: no rows, or checkpoints of other settings lie in the folder.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _global_settings_kept():
         _quiet()
         lightning.seed_everything(plan.seed, verbose=False)
         network: nn.Module = task.network(recipe)
@@ -179,6 +186,16 @@ def _resume(
             f"{keep}: holds a run with other settings; give another --out, or --fresh to begin anew"
         )
     return str(last)
+
+
+@contextlib.contextmanager
+def _global_settings_kept() -> Iterator[None]:
+    """Lightning makes torch deterministic for the whole process; give it back as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _quiet() -> None:

@@ -103,7 +103,8 @@ def _trackable_names(checkpoint: Any, shapes: dict[str, list[int]]) -> dict[str,
             raise ValueError(f"object graph: {error}") from None
         for node in graph.nodes:
             for a in node.attributes:
-                if a.full_name and ".OPTIMIZER_SLOT" not in a.checkpoint_key:
+                places = f"{a.checkpoint_key} {a.full_name}".lower()
+                if a.full_name and not any(k in places for k in ("optimizer", "adam", "rmsprop")):
                     named.setdefault(a.full_name, a.checkpoint_key)
     return named or {k: k for k in shapes}
 

@@ -281,8 +281,9 @@ def detect(
     flux = np.stack([lost, trapped], 2).reshape(samples, 8)
     background = np.array([1.2, 3.0, 1.3, 2.0, 0.9, 1.0, 0.25, 0.3])
     expected = flux / QUANTUM + background
-    anomaly = 10 ** (2.2 * np.exp(-(saa(place) ** 2))) - 1.0
-    expected += anomaly[:, None] * np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3])
+    # Inner-belt protons count in every channel, more in the 0-degree telescope, which looks up.
+    anomaly = 10 ** (rng.uniform(2.6, 3.1) * np.exp(-(saa(place) ** 2))) - 1.0
+    expected += anomaly[:, None] * np.array([1.2, 0.5, 1.0, 0.4, 0.7, 0.35, 0.25, 0.08])
     counts: np.ndarray = rng.poisson(expected).astype(float)
     strays = rng.random(samples) < world.spikes * STEP / 86400.0
     counts[strays, 6] += rng.integers(1, 6, int(strays.sum()))

@@ -96,7 +96,7 @@ task = Task(
         "brier": late(f"{HERE}.judge:brier"),
         "calibration_error": late(f"{HERE}.judge:calibration_error"),
     },
-    baselines={"ratio-prominence": late(f"{HERE}.judge:ratio_prominence")},
+    baselines={"ratio-prominence": late(f"{HERE}.rule:ratio_prominence")},
     sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
     demo={"hours": 6.0, "seed": 11},
