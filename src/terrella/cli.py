@@ -46,10 +46,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain: drawing boxes would take longer than all else
     help="""Products from raw geospace data with trained networks.
 
-    Start with `terrella demo`, then `terrella run precipitation FILE.nc --out out/`.""",
+    Start with `terrella demo`, then `terrella run precipitation FILE.nc --out out/`.
+    A task may have verbs of its own: `terrella TASK --help`.""",
 )
 
 
@@ -61,10 +62,10 @@ def _group(verb: str, summary: str) -> None:
     )  # fmt: skip
 
 
-_group("run", "Turn files into products: `terrella run TASK INPUT ... --out DIR`.")
-_group("train", "Train a network from a recipe: `terrella train TASK [INPUT ...] --out DIR`.")
-_group("evaluate", "Score a network beside its baselines: `terrella evaluate TASK --out DIR`.")
-_group("simulate", "Write a simulated scene with its truth: `terrella simulate TASK --out FILE`.")
+_group("run", "Turn files into products.")
+_group("train", "Train a network from a recipe file.")
+_group("evaluate", "Score a network beside its baselines.")
+_group("simulate", "Write a simulated scene with its truth.")
 
 
 def _command(verb: str, name: str) -> Any:
@@ -87,7 +88,7 @@ def _command(verb: str, name: str) -> Any:
 
 def _click(function: Callable[..., Any], name: str) -> Any:
     one = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
-                      rich_markup_mode="markdown")  # fmt: skip
+                      rich_markup_mode="rich")  # fmt: skip
     one.command(name=name, context_settings=NO_ANSWER)(function)
     return typer.main.get_command(one)
 
@@ -98,7 +99,7 @@ def _own_verbs(name: str) -> Any:
     task = registry.get(name)
     group = typer.Typer(
         help=task.summary, no_args_is_help=True, context_settings=NO_ANSWER,
-        pretty_exceptions_enable=False, rich_markup_mode="markdown",
+        pretty_exceptions_enable=False, rich_markup_mode="rich",
     )  # fmt: skip
     for verb, function in task.commands.items():
         group.command(name=verb)(getattr(function, "target", function))
@@ -114,7 +115,9 @@ def demo(
     ] = None,
     out: Annotated[str, typer.Option(help="folder for figures and the report")] = "out/demo",
 ) -> None:
-    """Simulate a scene of each task, run it with the packaged weights, draw it; offline.
+    """Run tasks on simulated scenes, offline.
+
+    Each scene is simulated, written, read back, run with the packaged weights and drawn.
 
     Example: `terrella demo precipitation --out out/`
     """
@@ -127,14 +130,17 @@ def demo(
 def tasks(
     name: Annotated[str | None, typer.Argument(metavar="[TASK]", help="show its card")] = None,
 ) -> None:
-    """List tasks, or print one's card: inputs, options, weights, scores, DOI, licence, traps."""
+    """List tasks, or print one's card.
+
+    A card tells inputs, options, weights, DOI, licence and traps.
+    """
     from terrella import verbs
 
     verbs.show_tasks(name)
 
 
 weights = typer.Typer(
-    help="Weights on this machine: list, show, import, fetch, export.",
+    help="List, show, import, fetch, export weights.",
     no_args_is_help=True,
     context_settings=NO_ANSWER,
 )

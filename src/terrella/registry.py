@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 
@@ -38,6 +37,8 @@ def get(name: str) -> Task:
 
 def nearest(word: str, known: list[str]) -> str:
     """A hint for a misspelt name."""
+    import difflib
+
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
 

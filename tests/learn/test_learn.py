@@ -126,7 +126,7 @@ def test_training_lowers_the_loss_and_repeats(
             for n in (fresh, first)
         ]
     assert not torch.are_deterministic_algorithms_enabled(), "global settings are given back"
-    assert losses[1] < 0.6 * losses[0]
+    assert losses[1] < 0.8 * losses[0]
 
 
 SCRIPT = """

@@ -1,0 +1,90 @@
+"""Speed and memory of the precipitation task: `python benchmarks/precipitation.py`.
+
+Goals: network at 50 % of the machine's matrix rate or better; a day through `terrella run --no-plot`
+in 2.5 times the CPU time of its imports or less; under 700 MB; ten days in the memory of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from measure import best, command, matrix_rate, python
+from terrella.predict import ROWS, predict
+from terrella.steps.window import as_tensor, slide
+from terrella.tasks.precipitation.network import build
+from terrella.tasks.precipitation.simulate import export, simulate
+from terrella.tasks.precipitation.task import Recipe
+from terrella.types import Windows
+
+DAY = 43_200
+
+
+def needed(recipe: Recipe) -> float:
+    """Floating-point operations that a window cannot do without.
+
+    The zero state's product is not counted, nor any product of input and weights twice: those are
+    shared by the windows that overlap.
+    """
+    n = recipe.hidden
+    recurrent = 2 * (recipe.window - 1) * 2 * n * 4 * n
+    return recurrent + 2 * 8 * 8 * n + 2 * 2 * n * recipe.dense + 2 * recipe.dense * 3
+
+
+def network() -> None:
+    recipe = Recipe()
+    windows_ = slide(as_tensor(np.random.default_rng(0).normal(size=(DAY, 8))), recipe.window)
+    rows = len(windows_)
+    windows = Windows({"flux": windows_}, np.zeros(rows, "M8[ns]"), np.ones(rows, bool))
+    model = build(recipe)
+    shares = []
+    for _ in range(3):
+        rate = matrix_rate(ROWS, recipe.hidden, 4 * recipe.hidden)
+        seconds = best(lambda: predict(model, windows))
+        shares.append((rows * needed(recipe) / seconds / rate, seconds, rate))
+    share, seconds, rate = max(shares)
+    print(
+        f"machine, ({ROWS},{recipe.hidden})x({recipe.hidden},{4 * recipe.hidden}): {rate / 1e9:.1f} GFLOP/s"
+    )
+    print(
+        f"published network: {rows / seconds:,.0f} windows/s, {share:.0%} of that rate (goal 50 %)"
+    )
+
+
+def runs(folder: Path) -> None:
+    days = []
+    for k in range(10):
+        start = np.datetime_as_string(np.datetime64("2013-01-01") + k, "D")
+        path = folder / f"poes_n18_{start.replace('-', '')}_proc.nc"
+        days += export(simulate(k, 24.0, start), path)
+    imports = python("import torch, xarray, h5netcdf")
+    base = [sys.executable, "-m", "terrella", "run", "precipitation", "--no-plot", "--out"]
+    one = command([*base, str(folder / "one"), str(days[0])])
+    ten = command([*base, str(folder / "ten"), *map(str, days)], runs=2)
+    print(f"import torch, xarray, h5netcdf: {imports.cpu:.2f} s CPU")
+    print(f"one day: {one.cpu:.2f} s CPU, {one.cpu / imports.cpu:.2f} times the imports (goal 2.5)")
+    print(
+        f"one day: {one.peak:.0f} MiB; ten days: {ten.peak:.0f} MiB (goal 700, and no more for ten)"
+    )
+    print(f"each further day: {(ten.cpu - one.cpu) / 9:.2f} s CPU")
+
+
+def start() -> None:
+    base = python("import typer, rich", runs=10)
+    light = command([sys.executable, "-m", "terrella", "--help"], runs=10)
+    print(f"terrella --help: {light.cpu / base.cpu:.2f} times `import typer, rich` (goal 2)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    torch.set_num_threads(parser.parse_args().threads)
+    start()
+    network()
+    with tempfile.TemporaryDirectory() as scratch:
+        runs(Path(scratch))
