@@ -1,7 +1,7 @@
 """Speed and memory of the precipitation task: `python benchmarks/precipitation.py`.
 
-Goals: network at 50 % of the machine's matrix rate or better; a day through `terrella run --no-plot`
-in 2.5 times the CPU time of its imports or less; under 700 MB; ten days in the memory of one.
+Goals: network at 50 % of the machine's matrix rate or better; a day through `terrella run
+--no-plot` in 2.5 times the CPU time of its imports or less; under 700 MB; ten days in the memory of one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def network() -> None:
         seconds = best(lambda: predict(model, windows))
         shares.append((rows * needed(recipe) / seconds / rate, seconds, rate))
     share, seconds, rate = max(shares)
-    print(
-        f"machine, ({ROWS},{recipe.hidden})x({recipe.hidden},{4 * recipe.hidden}): {rate / 1e9:.1f} GFLOP/s"
-    )
+    shapes = f"({ROWS},{recipe.hidden})x({recipe.hidden},{4 * recipe.hidden})"
+    print(f"machine, {shapes}: {rate / 1e9:.1f} GFLOP/s")
     print(
         f"published network: {rows / seconds:,.0f} windows/s, {share:.0%} of that rate (goal 50 %)"
     )
