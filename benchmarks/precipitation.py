@@ -1,7 +1,8 @@
 """Speed and memory of the precipitation task: `python benchmarks/precipitation.py`.
 
-Goals: network at 50 % of the machine's matrix rate or better; a day through `terrella run
---no-plot` in 2.5 times the CPU time of its imports or less; under 700 MB; ten days in the memory of one.
+Goals: the network at half of the machine's matrix rate or better; a day through
+`terrella run --no-plot` in 2.5 times the CPU time of its imports or less; under 700 MB; ten days in
+the memory of one.
 """
 
 from __future__ import annotations
