@@ -81,6 +81,8 @@ def _command(verb: str, name: str) -> Any:
             verbs.evaluate(task), task.options, "options", f"What {name} may choose", optional=True
         )
         function = with_flags(inner, task.evaluation, "evaluation", "How it is judged")
+    elif verb == "simulate":
+        function = with_flags(verbs.simulate(task), task.scene, "scene", "The scene")
     else:
         function = getattr(verbs, verb)(task)
     return _click(function, name)
@@ -103,8 +105,7 @@ def _own_verbs(name: str) -> Any:
     )  # fmt: skip
     for verb, function in task.commands.items():
         group.command(name=verb)(getattr(function, "target", function))
-    if not task.commands:
-        group.callback()(lambda: None)
+    group.callback()(lambda: None)  # a group of one stays a group
     return typer.main.get_command(group)
 
 

@@ -6,22 +6,26 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from terrella import files
 from terrella.types import Product
 
+TIME_UNITS = "milliseconds since 1970-01-01"
 FOLLOWED = ("terrella", "torch", "numpy", "xarray", "h5netcdf", "scipy")
 
 
 def write(product: Product, folder: Path, stem: str, task: str) -> list[Path]:
-    """Write ``<stem>.<task>.nc`` and, where there are events, ``<stem>.<task>.csv``.
+    """Write one product: ``<stem>.<task>.nc``, ``<stem>.<task>.csv`` where there are events.
 
     Returns:
         The files written.
@@ -29,27 +33,117 @@ def write(product: Product, folder: Path, stem: str, task: str) -> list[Path]:
     Raises:
         Refused: the folder cannot be written.
     """
-    written = [folder / f"{stem}.{task}.nc"]
-    write_series(product.series, written[0])
-    if product.events is not None:
-        written.append(folder / f"{stem}.{task}.csv")
-        with files.whole(written[1]) as scratch:
-            product.events.to_csv(scratch, index=False, lineterminator="\n")
-    return written
+    with Stream(folder, stem, task) as stream:
+        stream.add(product)
+        return stream.close()
 
 
-def write_series(series: xr.Dataset, path: Path) -> None:
-    """Write a dataset as compressed CF NetCDF-4, whole or not at all."""
+class Stream:
+    """One product that grows along time piece by piece: only a piece is ever in memory.
+
+    A context manager; the files appear when it is closed, and none if no piece was added.
+
+    Args:
+        folder: where the files go.
+        stem, task: they are named by.
+        grows: more than one piece will come.
+        own_folder: further tables go to ``folder/<stem>/``: other products share ``folder``.
+    """
+
+    def __init__(
+        self, folder: Path, stem: str, task: str, *, grows: bool = False, own_folder: bool = False
+    ) -> None:
+        self.path = folder / f"{stem}.{task}.nc"
+        self.tables_in = folder / stem if own_folder else folder
+        self.grows = grows
+        self.pieces = 0
+        self._stack = ExitStack()
+        self._scratch = Path()
+        self._events: list[pd.DataFrame] = []
+        self._tables: dict[str, list[pd.DataFrame]] = {}
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, product: Product) -> None:
+        """Append a piece; its variables are those of the first, later in time.
+
+        Raises:
+            Refused: the folder cannot be written, or the disk is full.
+        """
+        series = product.series
+        if not self.pieces:
+            self._scratch = self._stack.enter_context(files.whole(self.path))
+            series.to_netcdf(
+                self._scratch,
+                engine="h5netcdf",
+                encoding=_encoding(series),
+                unlimited_dims=["time"] if self.grows else [],
+            )
+        else:
+            self._grow(series)
+        self.pieces += 1
+        if product.events is not None:
+            self._events.append(product.events)
+        for name, table in product.tables.items():
+            self._tables.setdefault(name, []).append(table)
+
+    def _grow(self, series: xr.Dataset) -> None:
+        with h5netcdf.File(self._scratch, "r+") as grown:
+            had = grown.dimensions["time"].size
+            grown.resize_dimension("time", had + series.sizes["time"])
+            for name, variable in series.variables.items():
+                if "time" in variable.dims:
+                    values = variable.to_numpy()
+                    if np.issubdtype(values.dtype, np.datetime64):
+                        values = values.astype("datetime64[ms]").astype(np.int64)
+                    grown.variables[str(name)][had:] = values
+
+    def close(self) -> list[Path]:
+        """Put the files in place; none if no piece was added."""
+        if not self.pieces:
+            return []
+        self._stack.close()
+        written = [self.path]
+        if self._events:
+            written.append(self.path.with_suffix(".csv"))
+            _write_table(pd.concat(self._events), written[-1])
+        for name, tables in self._tables.items():
+            written.append(self.tables_in / f"{name}.csv")
+            _write_table(pd.concat(tables), written[-1])
+        return written
+
+
+def read(written: Iterable[Path]) -> Product:
+    """Open a written product; its series stays on disk until it is used."""
+    series, *tables = written
+    opened = xr.open_dataset(series, engine="h5netcdf", decode_timedelta=False, cache=False)
+    events = [t for t in tables if t == series.with_suffix(".csv")]
+    return Product(opened, pd.read_csv(events[0]) if events else None)
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with files.whole(path) as scratch:
+        table.to_csv(scratch, index=table.index.name is not None, lineterminator="\n")
+
+
+def _encoding(series: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Compressed, times as whole milliseconds unless a variable asks for other units or chunks."""
     encoding: dict[str, dict[str, Any]] = {}
     for name, variable in series.variables.items():
         if np.issubdtype(variable.dtype, np.datetime64):
-            encoding[str(name)] = {"units": "milliseconds since 1970-01-01", "dtype": "int64"}
+            units = variable.encoding.get("units", TIME_UNITS)
+            encoding[str(name)] = {"units": units, "dtype": "int64"}
         elif variable.ndim and variable.dtype.kind in "fiu":
             encoding[str(name)] = {"zlib": True, "complevel": 1, "shuffle": True}
             if variable.dtype.kind == "f":
                 encoding[str(name)]["_FillValue"] = np.float32(np.nan).astype(variable.dtype)
-    with files.whole(path) as scratch:
-        series.to_netcdf(scratch, engine="h5netcdf", encoding=encoding)
+            if "chunksizes" in variable.encoding:  # a task knows how its product is read
+                encoding[str(name)]["chunksizes"] = variable.encoding["chunksizes"]
+    return encoding
 
 
 def write_record(

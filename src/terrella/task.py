@@ -49,6 +49,11 @@ def option(default: Any, help: str, **extra: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Plain:
+    """A group of no settings."""
+
+
+@dataclass(frozen=True)
 class Task:
     """One system as a value: everything the house needs to run, train and judge it.
 
@@ -64,7 +69,8 @@ class Task:
         reach: ``(recipe, options) -> (before, after)``, how far beyond its span a job must read.
         prepare: ``(record, recipe, options) -> Windows``; training and running share it.
         network: ``(recipe) -> nn.Module`` whose ``forward(**x)`` gives a dict of tensors. Scaling
-            lives in its buffers: ``fit_scale(x)``, if it has one, is called once before training.
+            lives in its buffers: ``fit_scale(x)``, if it has one, is called once before training,
+            ``settle(validation)`` once after it (calibration on rows not learnt from).
         loss: ``(outputs, y, weight) -> Tensor``.
         decode: ``(outputs, windows, record, span, recipe, options) -> Product``.
         plot: ``(product, path) -> list[Path]``, figures beside ``path`` (a stem without suffix).
@@ -80,6 +86,8 @@ class Task:
         importers: ``(paths) -> (state, recipe, card fields)`` for published formats.
         commands: verbs of its own, ``terrella TASK VERB``.
         demo: settings of ``simulate`` for ``terrella demo``.
+        scene: frozen dataclass of further settings of ``simulate``; becomes flags.
+        hours: usual length of a simulated scene.
     """
 
     name: str
@@ -108,6 +116,8 @@ class Task:
     importers: Callable[..., Any] | None = None
     commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     demo: Mapping[str, Any] = field(default_factory=dict)
+    scene: type = Plain
+    hours: float = 24.0
 
 
 @dataclass(frozen=True)

@@ -138,11 +138,13 @@ class Product:
         series: the continuous product with CF attributes.
         events: the discrete product, None for a task that has none.
         provenance: what it was made from.
+        tables: further tables by name, each written as ``<name>.csv``.
     """
 
     series: xr.Dataset
     events: pd.DataFrame | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ import dataclasses
 import shutil
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,21 +98,31 @@ def finish(
 
     refused = list(opened.refused)
     made: list[str] = []
-    last: list[Product] = []
-    for job in progress(list(opened.jobs), f"{task.name}"):
-        try:
-            result = run_job(model, job.source, job.start, job.stop, options)
-            attrs = products.history(task.name, dataclasses.asdict(model.card))
-            series = result.series.assign_attrs(attrs)
-            result = dataclasses.replace(result, series=series)
-            written = products.write(result, out, job.stem, task.name)
-            if plot:
-                written += task.plot(result, out / f"{job.stem}.{task.name}")
-            made += [str(p) for p in written]
-            last = [result]
-            _report(job, result)
-        except Refused as refusal:
-            refused.append(Refusal(str(job.files[0]) if job.files else job.stem, str(refusal)))
+    last: list[Product] = []  # of the last stem
+    pieces = Counter(job.stem for job in opened.jobs)
+    steps = iter(progress(list(opened.jobs), f"{task.name}"))
+    for stem, jobs in groupby(steps, key=lambda job: job.stem):
+        # One job is written as it is; more of one stem grow one file along time.
+        with products.Stream(
+            out, stem, task.name, grows=pieces[stem] > 1, own_folder=len(pieces) > 1
+        ) as stream:
+            for job in jobs:
+                try:
+                    result = run_job(model, job.source, job.start, job.stop, options)
+                    attrs = products.history(task.name, dataclasses.asdict(model.card))
+                    result = dataclasses.replace(result, series=result.series.assign_attrs(attrs))
+                    stream.add(result)
+                    last = [result]
+                    _report(job, result)
+                except Refused as refusal:
+                    place = str(job.files[0]) if job.files else job.stem
+                    refused.append(Refusal(place, str(refusal)))
+            written = stream.close()
+        if stream.pieces > 1:
+            last = [products.read(written)]
+        if plot and written:
+            written = [*written, *task.plot(last[0], out / f"{stem}.{task.name}")]
+        made += [str(p) for p in written]
     products.write_record(
         out,
         sys.argv,
@@ -201,13 +213,15 @@ def train_one(
     say(f"{task.name}: training on {rows} rows")
     network = fit(task, config.recipe, learned, held, config.train, out, fresh=fresh)
     data = ", ".join(f"{k} {v}" for k, v in config.data.items())
+    told = learned[0].extra  # a task may say itself what its rows are and how they were divided
+    differ = "train and validation differ in " + ", ".join(sorted(learned[0].groups))
     card = weights.Card(
         task=task.name,
         name=config.name,
         summary=config.summary,
         options=config.options,
-        data=f"{len(inputs)} files" if inputs else f"simulated ({data})",
-        split="train and validation differ in " + ", ".join(sorted(learned[0].groups)),
+        data=str(told.get("data") or (f"{len(inputs)} files" if inputs else f"simulated ({data})")),
+        split=str(told.get("split") or differ),
         seed=config.train.seed,
         command=f"terrella train {task.name} --config {config.path.name} --out DIR",
         doi=_first_doi(task.name),
@@ -216,7 +230,8 @@ def train_one(
     )
     path = weights.save(network, card, config.recipe, out)
     if judge:
-        scores = score(task, [], path, {}, task.evaluation())
+        again = inputs if config.data.get("judge_inputs", False) else []
+        scores = score(task, again, path, {}, task.evaluation())
         scores.to_csv(out / "scores.csv", index=False)
         weights.write_card(
             dataclasses.replace(weights.read_card(path), scores=tuple(rows_of(scores))), path
@@ -286,10 +301,12 @@ def simulate(task: Task) -> Callable[..., None]:
     def command(
         out: Annotated[Path, typer.Option(help="file (or stem) to write")],
         seed: Annotated[int, typer.Option(help="of everything random")] = 0,
-        hours: Annotated[float, typer.Option(help="length of the scene", min=0.01)] = 24.0,
+        hours: Annotated[float, typer.Option(help="length of the scene", min=0.01)] = task.hours,
+        scene: Any = None,
     ) -> None:
         """Write a simulated scene, with its truth, in the task's native file format."""
-        for path in task.export(task.simulate(seed=seed, hours=hours), out):
+        settings = dataclasses.asdict(scene)
+        for path in task.export(task.simulate(seed=seed, hours=hours, **settings), out):
             print(path)
 
     return command

@@ -49,20 +49,25 @@ def evaluate(
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     data = split = ""
+    named, seen = False, set()
     for fold in folds:
         guard(fold)
         data, split = fold.data or data, fold.split or split
+        seen.add(fold.name)
         for name, predictor in _predictors(task, fold, recipe, model, refit, note):
             for scene in fold.test:
                 rows = task.judge(predictor(scene.windows), scene, recipe, options)
+                # A group that the task names is shown even if alone; a lone fold says nothing new.
+                named |= "group" in rows
                 group = rows.get("group", fold.name)
                 tables.setdefault(name, []).append(rows.assign(group=group))
     if not tables:
         raise Refused(f"{task.name}: the evaluation found nothing to score")
+    unsaid = [] if named or len(seen) > 1 else ["group"]
     scored = [
         score(
-            pd.concat(parts, ignore_index=True), task.metrics, draws=draws, seed=seed,
-            task=task.name, data=data, split=split, model=name,
+            pd.concat(parts, ignore_index=True).drop(columns=unsaid), task.metrics, draws=draws,
+            seed=seed, task=task.name, data=data, split=split, model=name,
         )
         for name, parts in tables.items()
     ]  # fmt: skip

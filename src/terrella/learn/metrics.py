@@ -105,7 +105,7 @@ def score(
         ahead = table[table["lead"] == lead] if "lead" in table else table
         for group in groups:
             part = ahead if group == "all" else ahead[ahead["group"].astype(str) == group]
-            if part.empty or (group != "all" and len(groups) == 2):
+            if part.empty:
                 continue
             weights = block_weights(part["block"].to_numpy(), draws, seed)
             for name, metric in metrics.items():

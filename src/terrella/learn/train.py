@@ -117,7 +117,8 @@ def fit(
         task: what to train.
         recipe: the task's recipe.
         train: windows with targets.
-        validation: windows with targets, of other groups; they choose the epoch.
+        validation: windows with targets, of other groups; they choose the epoch, and a network
+            that has ``settle(validation)`` is calibrated on them at the end.
         plan: the training settings.
         folder: checkpoints go to ``folder/checkpoints``. A run killed here goes on from its last
             epoch when started again with the same settings.
@@ -165,7 +166,11 @@ def fit(
         trainer.fit(learner, feed, loader(held, plan.batch * 4, 0, shuffle=False), ckpt_path=last)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict({k.removeprefix("network."): v for k, v in state.items()})
-    return network.cpu().eval()
+    network = network.cpu().eval()
+    settle: Any = getattr(network, "settle", None)
+    if settle is not None:
+        settle(list(validation))
+    return network
 
 
 def _resume(
