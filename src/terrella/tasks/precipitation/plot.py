@@ -39,13 +39,11 @@ def plot(product: Product, path: Path) -> list[Path]:
 
 
 def pick(events: pd.DataFrame) -> pd.DataFrame:
-    """The events drawn in full: first those without flags, then by E4 peak, of both classes."""
-    clean = events["flags"].fillna("").eq("")
-    order = events.assign(_clean=~clean).sort_values(
-        ["_clean", "peak_e4_0"], ascending=[True, False], kind="stable"
-    )
+    """The events drawn in full: without flags if there are such, by E4 peak, classes in turn."""
+    clean = events[events["flags"].fillna("").eq("")]
+    order = (clean if len(clean) else events).sort_values("peak_e4_0", ascending=False)
     by_turn = order.assign(_turn=order.groupby("label").cumcount()).sort_values(
-        ["_turn", "_clean"], kind="stable"
+        "_turn", kind="stable"
     )
     # One panel shows all events of its pass.
     middle = pd.to_datetime(by_turn["start"])
