@@ -56,6 +56,19 @@ def test_shared_and_copied_windows_agree(recipe: Recipe) -> None:
     torch.testing.assert_close(shared, copied, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_training_and_running_walk_alike(activation: str) -> None:
+    torch.manual_seed(4)
+    network = build(Recipe(activation=activation, dropout=0.0))
+    x = slide(torch.randn(60, 8), 7)
+    learning = network(flux=x)["logits"]
+    with torch.no_grad():
+        running = network(flux=x)["logits"]
+    torch.testing.assert_close(learning, running, atol=1e-6, rtol=1e-5)
+    learning.square().sum().backward()
+    assert network.ahead.grad is not None and float(network.ahead.grad.abs().sum()) > 0
+
+
 @pytest.mark.parametrize("recipe", [Recipe(), CONV])
 def test_pieces_do_not_change_the_answer(recipe: Recipe) -> None:
     torch.manual_seed(2)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terrella.steps.window import base, once_per_sample, slide
+from terrella.steps.window import base, by_step, once_per_sample, slide
 
 
 @given(samples=st.integers(0, 60), length=st.integers(1, 20), channels=st.integers(1, 5))
@@ -49,3 +49,13 @@ def test_work_is_done_once_a_sample_and_gives_the_same() -> None:
     copied = once_per_sample(work, windows.clone())
     assert seen == [50, 44 * 7]
     torch.testing.assert_close(shared, copied)
+
+
+def test_steps_are_laid_out_for_a_walk() -> None:
+    series = torch.randn(50, 3)
+    weight = torch.arange(12.0).reshape(4, 3)
+    windows = slide(series, 7)
+    for found in (by_step(lambda x: weight @ x, w) for w in (windows, windows.clone())):
+        assert found.shape == (7, 4, 44)
+        torch.testing.assert_close(found, (windows @ weight.T).permute(1, 2, 0))
+        assert found[3].stride(1) == 1

@@ -54,6 +54,23 @@ def once_per_sample(work: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor
     return work(windows) if series is None else slide(work(series), windows.shape[1])
 
 
+def by_step(work: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
+    """Per-sample work once a sample, laid out for a network that walks through its windows.
+
+    Args:
+        work: maps (channels, samples) to (features, samples), each sample by itself.
+        windows: (rows, length, channels), copies or views of ``slide``.
+
+    Returns:
+        (length, features, rows): step t of every row is ``[t]``, a view in which rows are
+        contiguous, so that pointwise work on a block of features runs through memory in order.
+    """
+    series = base(windows)
+    if series is None:
+        return torch.stack([work(x.T) for x in windows.unbind(1)])
+    return work(series.T).unfold(1, len(windows), 1).permute(1, 0, 2)
+
+
 def centre(length: int) -> int:
     """Index within a window of the sample it speaks for."""
     return length // 2

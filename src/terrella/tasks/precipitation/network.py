@@ -5,14 +5,14 @@ Source: Capannolo, Li & Huang 2022, doi:10.3389/fspas.2022.858990.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terrella.steps.scale import Standardise
-from terrella.steps.window import base, once_per_sample
+from terrella.steps.window import base, by_step
 from terrella.tasks.precipitation.task import CLASSES, Recipe
 
 
@@ -33,7 +33,8 @@ class BiLSTM(nn.Module):
 
     The cell's activation is the recipe's (ReLU as published, which ``nn.LSTM`` cannot run). Gates
     are stacked i, f, o, g, so that one sigmoid serves three. Input projections of windows that
-    overlap are computed once a sample.
+    overlap are computed once a sample. States are (hidden, rows): a gate is then one block of
+    memory.
 
     Args:
         channels: features of one sample.
@@ -44,10 +45,11 @@ class BiLSTM(nn.Module):
         super().__init__()
         self.hidden = recipe.hidden
         self.activation: Callable[[Tensor], Tensor] = getattr(torch, recipe.activation)
+        self.into = _relu_into if recipe.activation == "relu" else _tanh_into
         self.scale = Standardise(channels)
         self.inputs = nn.Linear(channels, 8 * self.hidden)  # forward gates, then backward gates
-        self.ahead = nn.Parameter(torch.empty(self.hidden, 4 * self.hidden))
-        self.back = nn.Parameter(torch.empty(self.hidden, 4 * self.hidden))
+        self.ahead = nn.Parameter(torch.empty(4 * self.hidden, self.hidden))
+        self.back = nn.Parameter(torch.empty(4 * self.hidden, self.hidden))
         self.dense = nn.Linear(2 * self.hidden, recipe.dense)
         self.head = nn.Linear(recipe.dense, len(CLASSES))
         self.dropout = nn.Dropout(recipe.dropout)
@@ -69,27 +71,60 @@ class BiLSTM(nn.Module):
 
     def forward(self, flux: Tensor) -> dict[str, Tensor]:
         """Map (rows, window, channels) to ``logits`` (rows, 3)."""
-        gates = once_per_sample(lambda x: self.inputs(self.scale(x)), flux)
-        size, steps = 4 * self.hidden, flux.shape[1]
-        ends = [
-            self._walk(gates[..., :size], self.ahead, range(steps)),
-            self._walk(gates[..., size:], self.back, range(steps - 1, -1, -1)),
-        ]
-        dense = torch.relu(self.dense(self.dropout(torch.cat(ends, 1))))
-        return {"logits": self.head(self.dropout(dense))}
+        if len(flux) == 0:
+            return {"logits": flux.new_zeros(0, len(CLASSES))}
+        gates = by_step(self._projected, flux)
+        size = 4 * self.hidden
+        walk = self._walk if torch.is_grad_enabled() else self._walk_in_place
+        # Lists of views: turning a tensor round would copy it.
+        ahead = list(gates[:, :size])
+        back = list(gates[:, size:])[::-1]
+        ends = torch.cat([walk(ahead, self.ahead), walk(back, self.back)])
+        dense = torch.relu(_affine(self.dense, self.dropout(ends)))
+        return {"logits": _affine(self.head, self.dropout(dense)).T}
 
-    def _walk(self, gates: Tensor, recurrent: Tensor, order: range) -> Tensor:
-        """Last state of one direction, from a zero state."""
+    def _projected(self, x: Tensor) -> Tensor:
+        return _affine(self.inputs, self.scale(x.T).T)
+
+    def _walk(self, gates: Sequence[Tensor], recurrent: Tensor) -> Tensor:
+        """Last state (hidden, rows) of one direction, from a zero state."""
         n = self.hidden
         h = c = torch.zeros(0)
-        for k, step in enumerate(order):
+        for k, gate in enumerate(gates):
             # The first state is zero: its product with the recurrent weights is left out.
-            z = torch.addmm(gates[:, step], h, recurrent) if k else gates[:, step]
-            i, f, o = torch.split(torch.sigmoid(z[:, : 3 * n]), n, 1)
-            g = self.activation(z[:, 3 * n :])
+            z = torch.addmm(gate, recurrent, h) if k else gate
+            i, f, o = torch.sigmoid(z[: 3 * n]).reshape(3, n, -1).unbind()
+            g = self.activation(z[3 * n :])
             c = torch.addcmul(i * g, f, c) if k else i * g
             h = o * self.activation(c)
         return h
+
+    def _walk_in_place(self, gates: Sequence[Tensor], recurrent: Tensor) -> Tensor:
+        """The same without a gradient, in one set of buffers: half of the time is memory."""
+        n, rows = self.hidden, gates[0].shape[1]
+        z = gates[0].new_empty(4 * n, rows)
+        h, c = z.new_empty(n, rows), z.new_empty(n, rows)
+        i, f, o, g = z.reshape(4, n, -1).unbind()
+        for k, gate in enumerate(gates):
+            filled = torch.addmm(gate, recurrent, h, out=z) if k else gate
+            torch.sigmoid(filled[: 3 * n], out=z[: 3 * n])
+            self.into(filled[3 * n :], g)
+            c = c.mul_(f).addcmul_(i, g) if k else torch.mul(i, g, out=c)
+            self.into(c, h).mul_(o)
+        return h
+
+
+def _relu_into(x: Tensor, out: Tensor) -> Tensor:
+    return torch.clamp_min(x, 0.0, out=out)
+
+
+def _tanh_into(x: Tensor, out: Tensor) -> Tensor:
+    return torch.tanh(x, out=out)
+
+
+def _affine(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer on columns: (features, rows) to (outputs, rows)."""
+    return torch.addmm(layer.bias[:, None], layer.weight, x)
 
 
 class Conv(nn.Module):
