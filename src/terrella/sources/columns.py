@@ -183,10 +183,13 @@ def _time(path: Path, table: pd.DataFrame, layout: Layout) -> np.ndarray:
         whole = pd.concat(part, axis=1)
         good = whole.notna().all(axis=1) & part[0].between(1957, 2100) & part[1].between(1, 366)
         if not good.all():
-            raise Refused(f"{path}: line {int((~good).idxmax()) + 1} does not start with a time")
+            raise Refused(
+                f"{path}: line {int((~good).to_numpy().argmax()) + 1} does not start with a time"
+            )
         year = (part[0].astype(int) - 1970).to_numpy().astype("datetime64[Y]")
         hours = ((part[1] - 1) * 24 + part[2]).to_numpy().astype("timedelta64[h]")
-        return (year.astype("datetime64[h]") + hours).astype("datetime64[ns]")
+        made: np.ndarray = (year.astype("datetime64[h]") + hours).astype("datetime64[ns]")
+        return made
     stamp = pd.to_datetime(table[0].str.strip(), errors="coerce", utc=True, format="ISO8601")
     if stamp.isna().any():
         row = int(stamp.isna().to_numpy().argmax())

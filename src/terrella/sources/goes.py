@@ -144,9 +144,7 @@ def _variables(data: xr.Dataset, path: Path, vocabulary: Mapping[str, str]) -> l
         given = str(variable.attrs.get("units", ""))
         units[name] = given or vocabulary.get(name, "")
     if not found:
-        raise Refused(
-            f"{path}: none of its variables is known ({', '.join(map(str, data))[:80]})"
-        )
+        raise Refused(f"{path}: none of its variables is known ({', '.join(map(str, data))[:80]})")
     who = satellite_of(data.attrs, path)
     return [Series(n, units[n], time, _mean(v), who, path) for n, v in found.items()]
 

@@ -11,7 +11,9 @@ from terrella.types import Refused
 
 
 def packaged(start: np.datetime64, stop: np.datetime64) -> Series:
-    """Kp hour by hour (each value holds for three) over [start, stop), from the file that comes with the package.
+    """Kp hour by hour (each value holds for three) over [start, stop).
+
+    It is read from the file that comes with the package.
 
     Args:
         start, stop: UTC.

@@ -186,7 +186,8 @@ def lightgbm(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Ou
 
         def centre(rows: Windows) -> np.ndarray:
             ahead = [np.asarray(t.predict(rows.x["features"].numpy())) for t in trees]
-            return _last(rows, usual)[:, None] + np.stack(ahead, 1)
+            made: np.ndarray = _last(rows, usual)[:, None] + np.stack(ahead, 1)
+            return made
 
         return centre
 
@@ -206,7 +207,7 @@ def published_lstm(train: Sequence[Windows], recipe: Recipe) -> Callable[[Window
             optimiser = torch.optim.Adam(network.parameters(), 5e-3)
             order = torch.Generator().manual_seed(0)
             for _ in range(EPOCHS):
-                for part in torch.randperm(len(rows), generator=order).split(256):
+                for part in torch.randperm(len(rows), generator=order).split(256):  # type: ignore[no-untyped-call]
                     optimiser.zero_grad()
                     error = truth[part] - network(days[part], days[part])["mean"]
                     torch.nan_to_num(error).square().mean().backward()  # type: ignore[no-untyped-call]

@@ -82,7 +82,8 @@ def daily_log_flux(flux: np.ndarray, ends: np.ndarray, need: int) -> np.ndarray:
         (rows,) log10(cm-2 s-1 sr-1), NaN for a day with less coverage.
     """
     mean = window_mean(np.where(flux > 0, flux, np.nan), ends, DAY_H, need)
-    return np.log10(mean)
+    made: np.ndarray = np.log10(mean)
+    return made
 
 
 def coverage(flux: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -58,7 +58,8 @@ def drivers(hourly: Mapping[str, np.ndarray]) -> np.ndarray:
         return hourly.get(name, nothing)
 
     def log(name: str, floor: float) -> np.ndarray:
-        return np.log10(np.maximum(get(name), floor))
+        made: np.ndarray = np.log10(np.maximum(get(name), floor))
+        return made
 
     V, Bz = get("V"), get("Bz")
     columns = {
@@ -103,9 +104,7 @@ def groups() -> np.ndarray:
     return np.array(made + [of["flux"]] * DAYS + [-1] * 6)
 
 
-def features(
-    hourly: Mapping[str, np.ndarray], hours: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
+def features(hourly: Mapping[str, np.ndarray], hours: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Feature matrix of forecasts issued at ``hours[0] + ends`` hours.
 
     Args:

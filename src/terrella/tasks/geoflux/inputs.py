@@ -157,20 +157,22 @@ def assemble(
             time, values, flags, notes = checked(each)
             remarks += notes
             old = merged.get((who, each.name))
-            parts = (time, values, flags)
-            merged[who, each.name] = (
-                parts if old is None else tuple(np.concatenate(p) for p in zip(old, parts))  # type: ignore[assignment]
-            )  # fmt: skip
+            if old is not None:
+                time, values, flags = (
+                    np.concatenate(pair) for pair in zip(old, (time, values, flags), strict=True)
+                )
+            merged[who, each.name] = (time, values, flags)
     series = {key: in_order(key[1], *parts, remarks) for key, parts in merged.items()}
-    for (who, name), values in series.items():
+    for (who, name), made in series.items():
         # Files are cut anywhere, so a shift is looked for in the whole series.
-        shift = jumps(values.values) if name == "flux" else np.zeros(0, bool)
+        shift = jumps(made.values) if name == "flux" else np.zeros(0, bool)
         if shift.any():
-            values.attrs["flags"][shift] |= JUMP
-            when = values["time"].values[shift].astype("datetime64[h]")
+            made.attrs["flags"][shift] |= JUMP
+            when = made["time"].values[shift].astype("datetime64[D]")
+            days = ", ".join(dict.fromkeys(map(str, when)))
             remarks.append(
-                f"{where}: level of {who or 'the'} flux may shift at {', '.join(map(str, when[:3]))}"
-                f"{' ...' if len(when) > 3 else ''} (another satellite, other units?); flagged"
+                f"{where}: level of {who or 'the'} flux may shift on {days} (another satellite, "
+                "other units, or a quiet Sun stirred up); flagged"
             )
     for note in dict.fromkeys(remarks):
         warnings.warn(note, UserWarning, stacklevel=2)
@@ -204,9 +206,7 @@ def in_order(
     return made
 
 
-def _reference(
-    series: dict[tuple[str, str], xr.DataArray], options: Options, where: str
-) -> str:
+def _reference(series: dict[tuple[str, str], xr.DataArray], options: Options, where: str) -> str:
     hours: dict[str, tuple[np.datetime64, int]] = {}
     for (who, name), v in series.items():
         good = v.values > 0
@@ -245,9 +245,7 @@ def _of_reference(
     flux.attrs["satellite"] = reference or "unnamed"
     flux.attrs["remarks"] = "; ".join(dict.fromkeys(remarks))
     for satellite, _ in calibrate.pairs(options.calibrate):
-        record = fill_from(
-            record, series[satellite, "flux"], satellite, reference, until
-        )
+        record = fill_from(record, series[satellite, "flux"], satellite, reference, until)
     return record
 
 
@@ -345,4 +343,3 @@ def without(source: Inputs, names: Iterable[str]) -> Inputs:
     """The source as it is when some quantities do not arrive."""
     gone = set(names)
     return replace(source, series={k: v for k, v in source.series.items() if k not in gone})
-

@@ -13,9 +13,9 @@ import pandas as pd
 from terrella.tasks.geoflux import conformal
 from terrella.tasks.geoflux.daily import LEADS
 from terrella.tasks.geoflux.inputs import Inputs, assemble, open_source
-from terrella.tasks.geoflux.prepare import compare, folds, prepare, take
+from terrella.tasks.geoflux.prepare import check_causal, folds, prepare, take
 from terrella.tasks.geoflux.simulate import as_series, simulate
-from terrella.tasks.geoflux.task import INPUTS, Evaluation, Options, Recipe
+from terrella.tasks.geoflux.task import Evaluation, Options, Recipe
 from terrella.types import Fold, Outputs, Record, Refused, Scene, Windows
 
 ALERT = 3.0  # log10 of NOAA's flux alert, cm-2 s-1 sr-1
@@ -62,7 +62,8 @@ def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> p
             }
         )  # fmt: skip
         parts.append(part[scored])
-    return pd.concat(parts, ignore_index=True)
+    table_: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return table_
 
 
 def _inside(quantile: np.ndarray, truth: np.ndarray, percent: int) -> np.ndarray:
@@ -162,7 +163,7 @@ def plan(
             source = open_source(paths, options, until=start)
         record = _all(source)
         daily = dataclasses.replace(options, every=24, issue="")
-        compare(record, lambda r: prepare(r, recipe, daily), start + np.timedelta64(40, "D"))
+        check_causal(record, recipe, daily, start + np.timedelta64(40, "D"))
         windows = prepare(record, recipe, daily)
         rows = (windows.time >= start) & (windows.time < stop)
         if not rows.any():
@@ -194,7 +195,8 @@ def _rows(record: Record, recipe: Recipe, options: Options) -> Windows:
 
 def _before(windows: Windows, start: np.datetime64) -> Windows:
     """Rows whose last target ends before ``start``."""
-    return take(windows, windows.time + np.timedelta64(24 * max(LEADS), "h") <= start)
+    known = np.asarray(windows.time + np.timedelta64(24 * max(LEADS), "h") <= start)
+    return take(windows, known)
 
 
 def _inside_year(windows: Windows, stop: np.datetime64) -> Windows:
@@ -202,7 +204,8 @@ def _inside_year(windows: Windows, stop: np.datetime64) -> Windows:
     assert windows.y is not None
     truth = windows.y["log_flux"].clone()
     for k, lead in enumerate(LEADS):
-        truth[windows.time + np.timedelta64(24 * lead, "h") > stop, k] = float("nan")
+        late = np.flatnonzero(windows.time + np.timedelta64(24 * lead, "h") > stop)
+        truth[late, k] = float("nan")
     return dataclasses.replace(windows, y={**windows.y, "log_flux": truth})
 
 

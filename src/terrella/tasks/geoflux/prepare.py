@@ -71,9 +71,7 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
     }
     kp = hourly.get("Kp", np.full(len(hours), np.nan))
     recent = window_mean(np.isfinite(flux).astype(float), ends, DAY_H * features.DAYS, 1)
-    lags = np.stack(
-        [daily_log_flux(flux, ends - DAY_H * i, recipe.need) for i in range(LAGS)], 1
-    )
+    lags = np.stack([daily_log_flux(flux, ends - DAY_H * i, recipe.need) for i in range(LAGS)], 1)
     return Windows(
         x=x,
         time=time,
@@ -119,7 +117,8 @@ def issue_ends(hours: np.ndarray, options: Options) -> np.ndarray:
     offset = hours[0].astype("datetime64[h]").astype(int)
     # Hours since 1970 start at 00 UT, so issue times lie at the same hours of every day.
     ends = np.arange(DAY_H, len(hours) + 1)
-    return ends[(ends + offset - phase) % every == 0]
+    made: np.ndarray = ends[(ends + offset - phase) % every == 0]
+    return made
 
 
 def truths(flux: np.ndarray, ends: np.ndarray, need: int) -> np.ndarray:
@@ -155,7 +154,8 @@ def published_days(hourly: dict[str, np.ndarray], ends: np.ndarray, need: int) -
 def storm(Kp: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Whether Kp reached 5 in the 48 hours before each end, (rows,) bool."""
     high = window_mean((Kp >= STORM_KP).astype(float), ends, STORM_H, 1)
-    return np.nan_to_num(high) > 0
+    made: np.ndarray = np.nan_to_num(high) > 0
+    return made
 
 
 def take(windows: Windows, rows: np.ndarray) -> Windows:
@@ -174,9 +174,7 @@ def take(windows: Windows, rows: np.ndarray) -> Windows:
         valid=windows.valid[keep.numpy()],
         groups={k: v[keep.numpy()] for k, v in windows.groups.items()},
         y=None if windows.y is None else {k: v[keep] for k, v in windows.y.items()},
-        extra={
-            k: v if k in ("hourly", "hours") else cut(v) for k, v in windows.extra.items()
-        },
+        extra={k: v if k in ("hourly", "hours") else cut(v) for k, v in windows.extra.items()},
     )
 
 

