@@ -82,7 +82,7 @@ def _electrons(table: pd.DataFrame, time: np.ndarray, path: Path) -> list[Series
         for satellite in sorted(set(table.get("satellite", pd.Series([""] * len(table))))):
             rows = (energy == label).to_numpy()
             if "satellite" in table:
-                rows &= (table["satellite"] == satellite).to_numpy()
+                rows = rows & (table["satellite"] == satellite).to_numpy()
             if rows.any():
                 flux = _numbers(table["flux"][rows])
                 who = f"goes{satellite}" if satellite != "" else ""
@@ -111,7 +111,8 @@ def read_netcdf(path: Path, vocabulary: Mapping[str, str]) -> list[Series]:
         Refused: not NetCDF, or none of its variables is known.
     """
     check_file(path)
-    netcdf3 = path.open("rb").read(3) == b"CDF"
+    with path.open("rb") as stream:
+        netcdf3 = stream.read(3) == b"CDF"
     try:
         with xr.open_dataset(path, engine="scipy" if netcdf3 else "h5netcdf",
                              decode_timedelta=False) as data:  # fmt: skip

@@ -175,7 +175,9 @@ def assemble(
                 "other units, or a quiet Sun stirred up); flagged"
             )
     for note in dict.fromkeys(remarks):
-        warnings.warn(note, UserWarning, stacklevel=2)
+        # The Sun itself shifts the level about once a year: told in the product, not shouted.
+        if "may shift" not in note:
+            warnings.warn(note, UserWarning, stacklevel=2)
     reference = _reference(series, options, where)
     record = _of_reference(series, reference, options, remarks, until)
     if options.kp:

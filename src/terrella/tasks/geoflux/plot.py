@@ -61,12 +61,15 @@ def fan(series: xr.Dataset) -> Any:
         if np.isfinite(seen[k]):
             label = "came true" if k == 0 else None
             top.plot(ends, [seen[k]] * 2, color=BLACK, lw=1.5, ls=":", label=label)
-    for name in (n for n in series if str(n).startswith("p_")):
+    first = hours[past][0] if past.any() else issue
+    for name in (str(n) for n in series if str(n).startswith("p_")):
         level = float(series[name].attrs["threshold"])
-        level = level / DAY_S if "fluence" in str(name) else level
-        top.axhline(level, color=RED, lw=0.8, ls="--")
-        top.annotate(_label(str(name)), (hours[past][0] if past.any() else issue, level),
-                     color=RED, fontsize=7, va="bottom")  # fmt: skip
+        fluence = "fluence" in name
+        level = level / DAY_S if fluence else level
+        top.axhline(level, color=RED, lw=0.8, ls=":" if fluence else "--")
+        # Fluence levels are named at the right, so that near ones do not hide each other.
+        at, side = (issue, "right") if fluence else (first, "left")
+        top.annotate(_label(name), (at, level), color=RED, fontsize=7, va="bottom", ha=side)
     top.axvline(issue, color=BLACK, lw=0.8)
     top.set_yscale("log")
     top.set_ylabel(">2 MeV electron flux\n(cm$^{-2}$ s$^{-1}$ sr$^{-1}$)")

@@ -122,7 +122,7 @@ def _indices(rng: np.random.Generator, wind: dict[str, np.ndarray]) -> dict[str,
 def _belt(rng: np.random.Generator, wind: dict[str, np.ndarray], Kp: np.ndarray) -> np.ndarray:
     """log10 flux at noon-midnight mean: fed by yesterday's speed, emptied by pressure."""
     n = len(Kp)
-    fed = 2.2 + 0.011 * (np.clip(wind["V"], 300, 650) - 400) + 0.18 * (Kp - 2)
+    fed = 1.9 + 0.010 * (np.clip(wind["V"], 300, 650) - 400) + 0.18 * (Kp - 2)
     r0 = subsolar_distance(wind["Bz"], wind["Pdyn"])
     loss = np.clip(8.8 - r0, 0, None) * 0.10
     kick = rng.normal(0, 0.025, n)
