@@ -28,7 +28,9 @@ def record(days: float = 500, seed: int = 1) -> Record:
     return dict(source(days, seed).series)
 
 
-def write_csv(path: Path, n: int = 24 * 60, flux: np.ndarray | None = None, **columns: object) -> Path:
+def write_csv(
+    path: Path, n: int = 24 * 60, flux: np.ndarray | None = None, **columns: object
+) -> Path:
     """A CSV with a header that names quantities and units."""
     rng = np.random.default_rng(0)
     time = hours(n)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import terrella
+from geoflux_scenes import hours, source, write_csv
 from terrella.tasks.geoflux.decode import FLAGS, decode
 from terrella.tasks.geoflux.inputs import Inputs, open_files, without
 from terrella.tasks.geoflux.prepare import prepare
 from terrella.tasks.geoflux.task import Options, Recipe
 from terrella.types import Product, Refused
-from geoflux_scenes import hours, source, write_csv
 
 LAST = -1
 
@@ -107,7 +107,9 @@ def test_a_change_of_satellite_is_never_mixed_in(tmp_path: Path) -> None:
     a.write_text("\n".join(body) + "\n")
     later = [line for line in body if line >= "2016-01-20"]
     scaled = [f"{t},{2 * float(v):.6g}" for t, v in (line.split(",") for line in later)]
-    more = [f"{np.datetime_as_string(t, 's')},200" for t in hours(48, np.datetime64("2016-03-31", "ns"))]
+    more = [
+        f"{np.datetime_as_string(t, 's')},200" for t in hours(48, np.datetime64("2016-03-31", "ns"))
+    ]
     (tmp_path / "b.csv").write_text("\n".join(scaled + more) + "\n")
     paths = [a, tmp_path / "b.csv"]
     plain = open_files(paths, Options(columns=str(table))).jobs[0].source
@@ -199,7 +201,9 @@ def test_alert_levels_can_be_set(model: terrella.Model) -> None:
 def test_fluence_is_the_flux_of_a_day(model: terrella.Model) -> None:
     made = run(model, source(60)).series
     for suffix in ("", "_lo80", "_hi95"):
-        np.testing.assert_allclose(made["fluence" + suffix], 86400 * made["flux" + suffix], rtol=1e-5)
+        np.testing.assert_allclose(
+            made["fluence" + suffix], 86400 * made["flux" + suffix], rtol=1e-5
+        )
     assert (made["flux_lo95"] <= made["flux_lo50"]).all()
     assert (made["flux_lo50"] <= made["flux"]).all() and (made["flux"] <= made["flux_hi50"]).all()
 

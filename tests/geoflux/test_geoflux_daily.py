@@ -6,9 +6,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoflux_scenes import hours
 from terrella.tasks.geoflux import daily, features
 from terrella.tasks.geoflux.drivers import analyse, history
-from geoflux_scenes import hours
 
 
 def test_a_day_is_a_mean_never_a_short_sum() -> None:

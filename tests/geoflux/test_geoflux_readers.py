@@ -10,11 +10,11 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from geoflux_scenes import hours, write_csv
 from terrella.sources import columns, goes, kp
 from terrella.tasks.geoflux.inputs import NAMES, open_files, open_source
 from terrella.tasks.geoflux.task import INPUTS, Options
 from terrella.types import Refused
-from geoflux_scenes import hours, write_csv
 
 KNOWN = columns.layouts()
 
@@ -62,7 +62,11 @@ def test_msu_folders(tmp_path: Path) -> None:
     wind.parent.mkdir()
     wind.write_text("2016-01-01 00:00:00.000   , 4.6, 1.37,386.2, 1.02e+5,-1.8,4.7,-1.5,5.25\n")
     found = {s.name: s for s in columns.read(wind, KNOWN)}
-    assert (found["V"].values[0], found["Bz"].values[0], found["Bt"].values[0]) == (386.2, -1.5, 5.25)
+    assert (found["V"].values[0], found["Bz"].values[0], found["Bt"].values[0]) == (
+        386.2,
+        -1.5,
+        5.25,
+    )
 
 
 def test_a_layout_of_the_users_own(tmp_path: Path) -> None:
@@ -116,7 +120,9 @@ def test_swpc_json(tmp_path: Path) -> None:
     assert source.series["V"].values[0] == 402.2 and np.isnan(source.series["n"].values[1])
 
 
-@pytest.mark.parametrize("body", ["", "{", "[1, 2]", '[{"a": 1}]', '[{"time_tag": "x"}]', "[" * 5000])
+@pytest.mark.parametrize(
+    "body", ["", "{", "[1, 2]", '[{"a": 1}]', '[{"time_tag": "x"}]', "[" * 5000]
+)
 def test_json_that_is_not_swpcs_is_refused(tmp_path: Path, body: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(body)
@@ -156,7 +162,9 @@ def test_kp_from_the_package() -> None:
         kp.packaged(np.datetime64("2090-01-01", "ns"), np.datetime64("2090-02-01", "ns"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(body=st.binary(max_size=300), suffix=st.sampled_from([".csv", ".json", ".nc", ".dat.gz"]))
 def test_noise_is_refused_in_one_line(tmp_path: Path, body: bytes, suffix: str) -> None:
     path = tmp_path / f"omni2_noise{suffix}"
@@ -166,7 +174,9 @@ def test_noise_is_refused_in_one_line(tmp_path: Path, body: bytes, suffix: str) 
     assert path.name in str(why.value) and "\n" not in str(why.value).strip()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_damaged_csv_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     path = write_csv(tmp_path / "a.csv", 72)
@@ -197,6 +207,8 @@ def test_real_files_read_whole(realdata: Path) -> None:
     V = next(s for s in omni if s.name == "V").values
     ours = source.series["V"].sel(time=slice("2016-01-01", "2016-12-31T23"))
     theirs = dict(zip(omni[0].time, V, strict=True))
-    pairs = np.array([(v, theirs[t]) for t, v in zip(ours["time"].values, ours.values, strict=True)])
+    pairs = np.array(
+        [(v, theirs[t]) for t, v in zip(ours["time"].values, ours.values, strict=True)]
+    )
     pairs = pairs[np.isfinite(pairs).all(1)]
     assert np.median(np.abs(pairs[:, 0] - pairs[:, 1])) < 10, "two archives, one wind"

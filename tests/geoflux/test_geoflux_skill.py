@@ -61,9 +61,7 @@ def pe(table: pd.DataFrame, lead: int = 1) -> float:
 def shuffled(windows: Windows) -> Windows:
     assert windows.y is not None
     order = np.random.default_rng(0).permutation(len(windows))
-    return dataclasses.replace(
-        windows, y={**windows.y, "log_flux": windows.y["log_flux"][order]}
-    )
+    return dataclasses.replace(windows, y={**windows.y, "log_flux": windows.y["log_flux"][order]})
 
 
 def test_the_network_learns_and_a_shuffled_target_loses_all_skill(

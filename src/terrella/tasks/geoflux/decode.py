@@ -223,5 +223,5 @@ def events_of(series: xr.Dataset) -> pd.DataFrame:
 
 
 def flag_names(bits: int) -> str:
-    """Names of the flags that are set, joined by blanks."""
-    return " ".join(k for k, v in FLAGS.items() if bits & v)
+    """Names of the flags that are set, joined by ``|``."""
+    return "|".join(k for k, v in FLAGS.items() if bits & v)

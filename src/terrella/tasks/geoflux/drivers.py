@@ -95,15 +95,17 @@ def _rank(
     return {"rho": rho, "lo": float(lo), "hi": float(hi), "p": p, "n": int(both.sum())}
 
 
-def history(table: pd.DataFrame, share: float = 0.5) -> int:
+def history(table: pd.DataFrame, share: float = 0.5, strong: float = 0.4) -> int:
     """Days of history that the analysis implies.
 
-    The longest offset, over flux and its significant drivers, at which correlation still has
-    ``share`` of its peak and p < 0.05, counted in days from the issue time.
+    The longest offset, over the drivers that peak at ``strong`` or more, at which correlation
+    still has ``share`` of its peak and p < 0.05.
     """
     longest = 1
     for _, part in table.dropna(subset=["rho"]).groupby("driver"):
         size = part["rho"].abs()
+        if size.max() < strong:
+            continue
         good = part[(size >= share * size.max()) & (part["p"] < 0.05)]
         # Only what hangs together from the peak on: the next rotation is not a longer memory.
         run = good["offset_days"].to_numpy()

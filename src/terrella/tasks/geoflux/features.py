@@ -27,6 +27,7 @@ RECURRENT = ("V", "n", "Pdyn", "Kp", "flux", "Bt", "AE", "flux_08")
 SLOW = ("Kp", "V", "flux")
 FLUXES = ("flux", "flux_08")
 HISTORY_H = ROTATION_H
+CALENDAR = 6  # features of season and hour
 DRIVERS = (
     "flux", "flux_08", "Hp", "B", "He", "V", "n", "Pdyn", "Bz", "Bt", "T", "VBs", "r0",
     "SYM-H", "AE", "AL", "Kp", "ASY-H",
@@ -101,7 +102,17 @@ def groups() -> np.ndarray:
     """(features,) number of the group of inputs each belongs to; -1 for the calendar."""
     of = {driver: k for k, members in enumerate(GROUPS.values()) for driver in members}
     made = [of[name] for name in DRIVERS for _ in windows_of(name)]
-    return np.array(made + [of["flux"]] * DAYS + [-1] * 6)
+    return np.array(made + [of["flux"]] * DAYS + [-1] * CALENDAR)
+
+
+def driver_of() -> np.ndarray:
+    """(features, drivers) weights that average features by the driver they are made from."""
+    made = [k for k, name in enumerate(DRIVERS) for _ in windows_of(name)]
+    made += [DRIVERS.index("flux")] * DAYS
+    share = np.zeros((len(made) + CALENDAR, len(DRIVERS)), np.float32)
+    share[np.arange(len(made)), made] = 1.0
+    mean: np.ndarray = share / share.sum(0)
+    return mean
 
 
 def features(hourly: Mapping[str, np.ndarray], hours: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -27,13 +27,15 @@ class Ensemble(nn.Module):
     So every row of the training data has a member that did not see it, whose errors there are
     honest: they choose the epoch and fill the conformal table, and no year is lost for either.
 
-    Inputs may be NaN: they are set to the mean, and the network is told. In training whole groups
+    Inputs may be NaN: they are set to the mean, and the network is told what share of each driver
+    is missing. In training whole groups
     of inputs are dropped at random, so a forecast without solar wind is one it has learnt.
     """
 
     mean: Tensor
     std: Tensor
     group: Tensor
+    driver: Tensor
     usual: Tensor
     table: Tensor
 
@@ -41,7 +43,8 @@ class Ensemble(nn.Module):
         super().__init__()
         n, k, leads = len(features.names()), recipe.members, len(LEADS)
         self.drop_inputs, self.drop_groups = recipe.drop_inputs, recipe.drop_groups
-        self.first = nn.Parameter(_uniform(k, 2 * n, recipe.hidden))
+        told = len(features.DRIVERS)
+        self.first = nn.Parameter(_uniform(k, n + told, recipe.hidden))
         self.first_bias = nn.Parameter(torch.zeros(k, 1, recipe.hidden))
         self.second = nn.Parameter(_uniform(k, recipe.hidden, recipe.hidden))
         self.second_bias = nn.Parameter(torch.zeros(k, 1, recipe.hidden))
@@ -53,6 +56,7 @@ class Ensemble(nn.Module):
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("std", torch.ones(n))
         self.register_buffer("group", torch.from_numpy(features.groups()))
+        self.register_buffer("driver", torch.from_numpy(features.driver_of()))
         self.register_buffer("usual", torch.zeros(1))
         self.register_buffer("table", torch.zeros(leads, len(conformal.GRID)))
 
@@ -104,12 +108,12 @@ class Ensemble(nn.Module):
         if self.training and self.drop_groups:
             absent = absent | self._dropped(len(scaled))
         value = torch.where(absent, 0.0, scaled).clamp(-CLIP, CLIP)
-        absent_ = absent.to(value.dtype)
+        told = absent.to(value.dtype) @ self.driver
         k = len(self.head)
         value = value.expand(k, *value.shape)
         if self.training and self.drop_inputs:
             value = functional.dropout(value, self.drop_inputs)
-        h = torch.cat([value, absent_.expand(k, *absent_.shape)], 2)
+        h = torch.cat([value, told.expand(k, *told.shape)], 2)
         h = self.dropout(functional.silu(torch.baddbmm(self.first_bias, h, self.first)))
         h = self.dropout(functional.silu(torch.baddbmm(self.second_bias, h, self.second)))
         out = torch.baddbmm(self.head_bias, h, self.head)

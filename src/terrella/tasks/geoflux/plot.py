@@ -14,6 +14,7 @@ from terrella.types import Product
 
 DAY = np.timedelta64(1, "D")
 SHOWN = 30  # days of history
+LATEST = 180  # days of a back-test drawn in full
 BLUE, RED, GREEN, BLACK = COLOURS[0], COLOURS[1], COLOURS[2], "#000000"
 
 
@@ -115,16 +116,21 @@ def _label(name: str) -> str:
 
 
 def backtest(series: xr.Dataset) -> Any:
-    """Forecast and outcome by lead through time, and the reliability of the first alert level."""
+    """Forecast and outcome by lead in the latest days, and the reliability of the first alert."""
     made, axes = figure(3, size=(9.5, 7.0), ncols=2, width_ratios=[3, 1.1], sharex="col")
     time = series["time"].values
+    shown = time >= time[-1] - LATEST * DAY
     name = next((str(n) for n in series if str(n).startswith("p_flux")), "")
     for k, (left, right) in enumerate(axes):
-        day = time + k * DAY
+        day = (time + k * DAY)[shown]
         lo, hi = (series[f"flux_{s}80"].values[:, k] for s in ("lo", "hi"))
-        left.fill_between(day, lo, hi, color=BLUE, alpha=0.3, lw=0, label="80 % interval")
-        left.plot(day, series["flux"].values[:, k], color=BLUE, lw=0.8, label="median")
-        left.plot(day, series["observed"].values[:, k], ".", color=BLACK, ms=2, label="came true")
+        left.fill_between(
+            day, lo[shown], hi[shown], color=BLUE, alpha=0.3, lw=0, label="80 % interval"
+        )
+        left.plot(day, series["flux"].values[shown, k], color=BLUE, lw=0.8, label="median")
+        left.plot(
+            day, series["observed"].values[shown, k], ".", color=BLACK, ms=2, label="came true"
+        )
         left.set_yscale("log")
         left.set_ylabel(f"{k + 1} day{'s' if k else ''} ahead\nflux (cm$^{{-2}}$ s$^{{-1}}$ "
                         "sr$^{-1}$)")  # fmt: skip

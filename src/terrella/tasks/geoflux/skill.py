@@ -33,7 +33,8 @@ def draw(scores: pd.DataFrame) -> Any:
             part = scores[(scores["metric"] == metric) & (scores["lead"] == lead)]
             groups = sorted(map(str, part["group"].unique()))
             for k, model in enumerate(models):
-                rows = part[part["model"] == model].set_index(part["group"].astype(str))
+                rows = part[part["model"] == model]
+                rows = rows.set_index(rows["group"].astype(str))
                 _points(axis, rows, groups, k, len(models), model)
             axis.set_xticks(range(len(groups)), groups)
             if metric == "coverage80":

@@ -54,7 +54,7 @@ class Recipe:
 
     network: Literal["ensemble", "lstm"] = "ensemble"
     members: int = 8
-    hidden: int = 128
+    hidden: int = 256
     dropout: float = 0.5
     drop_inputs: float = 0.4
     drop_groups: float = 0.5
