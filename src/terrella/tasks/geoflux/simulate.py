@@ -9,11 +9,12 @@ tomorrow's flux given everything up to the issue time and the wind to come.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from terrella import product
+from terrella import files
 from terrella.sources.columns import Series
 from terrella.tasks.geoflux.daily import HOUR, subsolar_distance
 from terrella.tasks.geoflux.task import FLUX_UNITS, INPUTS
@@ -160,5 +161,9 @@ def export(record: Record, path: Path) -> list[Path]:
     data = xr.Dataset(dict(record)).assign_attrs(
         Conventions="CF-1.11", title="simulated geostationary electron flux", satellite="simulated"
     )
-    product.write_series(data, path)
+    compact = {"zlib": True, "complevel": 1}
+    encoding: dict[str, Any] = {str(name): compact for name in data.data_vars}
+    encoding["time"] = {"units": "hours since 1970-01-01", "dtype": "int64"}
+    with files.whole(path) as scratch:
+        data.to_netcdf(scratch, engine="h5netcdf", encoding=encoding)
     return [path]

@@ -129,5 +129,6 @@ task = Task(
         "calibrate": late(f"{HERE}.commands:calibrate"),
         "skill": late(f"{HERE}.commands:skill"),
     },
+    hours=24 * 800.0,
     demo={"hours": 11 * 8766.0, "seed": 3},
 )  # fmt: skip
