@@ -217,8 +217,13 @@ def two_stage_loss(outputs: Mapping[str, Tensor], occurrence: Tensor, amplitude:
     first = F.binary_cross_entropy_with_logits(
         outputs["logit"], torch.nan_to_num(occurrence), reduction="none"
     )
-    miss = (torch.nan_to_num(amplitude) - outputs["mean"]) / outputs["spread"]
-    second = 0.5 * miss.square() + outputs["spread"].log()
+    miss = torch.nan_to_num(amplitude) - outputs["mean"]
+    # The mean is fitted by squares in units of the batch's own scatter, the spread by likelihood
+    # around that mean: a Gaussian likelihood alone would let it explain misses away.
+    unit = amplitude[waves].std().clamp(min=1e-3) if int(waves.sum()) > 1 else miss.new_ones(())
+    spread = outputs["spread"]
+    second = 0.5 * (miss / unit).square()
+    second = second + 0.5 * (miss.detach() / spread).square() + (spread / unit).log()
     w = w.expand_as(occurrence)
     return _mean(first, w * known) + _mean(torch.where(waves, second, 0.0), w * waves)
 
