@@ -60,6 +60,10 @@ def decode(
     series = xr.Dataset({n: (dims, v.reshape(shape)) for n, v in arrays.items()}, coords)
     flag = windows.extra["flag"][keep] | np.where(windows.extra["whole"][keep], 0, MISSING)
     series["history_flag"] = ("time", flag.astype(np.uint8))
+    for name, history, text in (("SME", "sme_fast", "SME, or AE in its place"),
+                                ("SYM_H", "symh_fast", "SYM-H")):  # fmt: skip
+        value = np.where(windows.extra["whole"][keep], windows.x[history][:, -1].numpy()[keep], np.nan)
+        series[name] = ("time", value.astype(np.float32), {"long_name": text, "units": "nT"})
     _describe(series, options)
     if len(shape) > 1:
         for name in arrays:  # one instant a chunk: a film reads maps one by one

@@ -170,7 +170,8 @@ def _is_orbit(path: Path) -> bool:
     """Whether a file names places (L and MLT, or X, Y and Z) rather than indices."""
     if not path.is_file():
         return False
-    head = path.open("rb").read(4096)
+    with path.open("rb") as stream:
+        head = stream.read(4096)
     if head[:4] in (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02"):
         names = _cdf_names(path)
     else:
