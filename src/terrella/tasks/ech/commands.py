@@ -23,23 +23,24 @@ def read_features(path: Path) -> NDArray[np.floating]:
         Refused: anything else; no code of the file is ever run.
     """
     from terrella.tasks.ech.features import WIDTH
-    from terrella.tasks.ech.pickled import read_array
+    from terrella.sources import pickles
+    from terrella.sources.base import check_file
 
-    if not path.is_file():
-        raise Refused(f"{path}: no such file")
-    data = path.read_bytes()
+    check_file(path)
+    with path.open("rb") as stream:
+        head = stream.read(6)
     try:
-        if data[:4] == b"PK\x03\x04":
+        if head[:4] == b"PK\x03\x04":
             with np.load(path, allow_pickle=False) as held:
                 names = list(held)
                 name = "features" if "features" in names else names[0]
                 array: NDArray[Any] = held[name]
-        elif data[:6] == b"\x93NUMPY":
+        elif head == b"\x93NUMPY":
             array = np.load(path, allow_pickle=False)
         else:
-            array = read_array(data)
-    except Refused as refusal:
-        raise Refused(f"{path}: {refusal}") from None
+            array = pickles.array(path)
+    except Refused:
+        raise
     except Exception as error:  # a damaged archive fails in many ways, each of them a refusal
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise Refused(f"{path}: is no feature file ({reason})") from None
