@@ -28,7 +28,9 @@ PROVISIONAL, SUBSTITUTE, BRIDGED, HOURLY = 1, 2, 4, 8
 FLAGS = {"provisional": 1, "substitute_index": 2, "bridged_gap": 4, "hourly_means": 8}
 NAMES = ("SME", "SYM_H")
 STAND_INS = {"SME": ("SME", "AE"), "SYM_H": ("SYM_H", "SMR", "DST")}
-FILL = 9999  # OMNI writes 9999 and 99999, SuperMAG 999999, IAGA 88888 and 99999; no index gets there
+FILL = (
+    9999  # OMNI writes 9999 and 99999, SuperMAG 999999, IAGA 88888 and 99999; no index gets there
+)
 LIMITS = {"SME": (0, 8000), "SYM_H": (-2000, 500)}
 OFTEN = {"SME": "SME = SMU - SML is never negative; is this SML or AL?", "SYM_H": "is this SYM-H?"}
 RELATIVE = np.datetime64("2000-01-01T00:00", "ns")
@@ -92,7 +94,7 @@ def merge(paths: Sequence[Path | str], columns: Sequence[str] = (),
     out = {}
     for name, options in STAND_INS.items():
         rows = [(k, part[o]) for k, o in enumerate(options) for part in parts if o in part]
-        rows = [(k, s) for k, s in rows if bool(s.notnull().any())]
+        rows = [(k, s) for k, s in rows if np.isfinite(s.values).any()]
         if not rows:
             have = sorted({n for part in parts for n in part})
             raise Refused(
@@ -126,13 +128,13 @@ def by_minute(
 ) -> tuple[NDArray[np.floating], NDArray[np.uint8]]:
     """One value a minute from a one-minute or five-minute series.
 
-    A five-minute value is held over the five minutes that it averages. Gaps of up to ``bridge``
+    A value is held over the five minutes (or the hour) that it averages. Gaps of up to ``bridge``
     minutes are bridged by a straight line and flagged; longer ones stay NaN.
 
     Args:
         series: from ``merge``.
         start: the first minute. minutes: how many. bridge: minutes.
-        hourly: accept hourly means, joined by straight lines between mid-hours and flagged.
+        hourly: accept hourly means, flagged.
 
     Returns:
         (minutes,) nT and (minutes,) flags.
@@ -148,19 +150,18 @@ def by_minute(
             f"the histories need one-minute or five-minute values{extra}"
         )
     at = (series["time"].values - start) / np.timedelta64(60, "s")
-    mid = cadence == 3600.0
-    slot = np.floor(at + (30 if mid else 0) + 1e-6).astype(np.int64)
-    hold = 5 if cadence == 300.0 else 1
+    slot = np.floor(at + 1e-6).astype(np.int64)
     value, flag = np.full(minutes, np.nan), np.zeros(minutes, np.uint8)
-    for step in range(hold):
+    for step in range(int(cadence // 60)):
         ok = (slot + step >= 0) & (slot + step < minutes)
         value[slot[ok] + step] = series.values[ok]
-        flag[slot[ok] + step] = series["flag"].values[ok]
-    return _bridged(value, flag, 59 if mid else bridge, HOURLY if mid else BRIDGED)
+        flag[slot[ok] + step] = series["flag"].values[ok] | np.uint8(HOURLY * (cadence == 3600.0))
+    return _bridged(value, flag, bridge)
 
 
-def _bridged(value: NDArray[np.floating], flag: NDArray[np.uint8], longest: float, bit: int
-             ) -> tuple[NDArray[np.floating], NDArray[np.uint8]]:  # fmt: skip
+def _bridged(
+    value: NDArray[np.floating], flag: NDArray[np.uint8], longest: float
+) -> tuple[NDArray[np.floating], NDArray[np.uint8]]:
     gap = np.isnan(value)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], gap, [False]]).astype(np.int8)))
     first, stop = edges[::2], edges[1::2]
@@ -172,9 +173,7 @@ def _bridged(value: NDArray[np.floating], flag: NDArray[np.uint8], longest: floa
     known = np.flatnonzero(~gap)
     if fill.any():
         value[fill] = np.interp(np.flatnonzero(fill), known, value[known])
-        flag[fill] |= np.uint8(bit)
-    if bit == HOURLY:
-        flag[~np.isnan(value)] |= np.uint8(bit)
+        flag[fill] |= np.uint8(BRIDGED)
     return value, flag
 
 
@@ -189,13 +188,15 @@ def _series(path: Path, name: str, time: Times, values: NDArray[np.floating],
     steps, counts = np.unique(np.diff(time) // np.timedelta64(1, "s"), return_counts=True)
     step = float(steps[np.argmax(counts)])
     if counts.max() < 0.5 * counts.sum():
-        raise Refused(f"{path}: {name} has no regular cadence (steps of {steps[0]} to {steps[-1]} s)")
+        raise Refused(
+            f"{path}: {name} has no regular cadence (steps of {steps[0]} to {steps[-1]} s)"
+        )
     low, high = LIMITS["SME" if name in STAND_INS["SME"] else "SYM_H"]
     wrong = np.flatnonzero((values < low) | (values > high))
     if len(wrong):
         at = wrong[0]
         raise Refused(
-            f"{path}: {name} is {values[at]:g} nT at {str(time[at])[:16]}, outside {low}..{high} nT; "
+            f"{path}: {name} is {values[at]:g} nT at {str(time[at])[:16]}, outside {low}..{high}; "
             + OFTEN["SME" if name in STAND_INS["SME"] else "SYM_H"]
         )
     return xr.DataArray(
@@ -221,7 +222,9 @@ def _parse(path: Path, columns: tuple[str, ...], origin: np.datetime64 | None) -
     if not data.strip():
         raise Refused(f"{path}: is empty")
     if b"\x00" in data[:4096]:
-        raise Refused(f"{path}: is neither CDF nor text; give an index file (OMNI, SuperMAG, Kyoto)")
+        raise Refused(
+            f"{path}: is neither CDF nor text; give an index file (OMNI, SuperMAG, Kyoto)"
+        )
     text = data.decode("latin-1")
     try:
         table = _text(path, text, columns, origin)
@@ -261,7 +264,9 @@ def canonical(name: str) -> str | None:
     """Our name of an index as a file spells it (``SYM/H``, ``AE_INDEX``, ``SME (nT)``)."""
     plain = re.sub(r"[^A-Z]", "", re.sub(r"\(.*?\)|,.*", "", str(name).upper()))
     plain = re.sub(r"(INDEX|NT)$", "", plain)
-    known = {"SYMH": "SYM_H"} | {n: n for n in ("SME", "SML", "SMU", "AE", "AL", "AU", "DST", "SMR")}
+    known = {"SYMH": "SYM_H"} | {
+        n: n for n in ("SME", "SML", "SMU", "AE", "AL", "AU", "DST", "SMR")
+    }
     return known.get(plain)
 
 
@@ -306,9 +311,12 @@ def _listed(path: Path, count: int, columns: tuple[str, ...]) -> dict[int, str]:
 
 def _supermag_ascii(lines: list[str]) -> Table:
     names = re.findall(r"<([^>]+)>", lines[0])
-    body = pd.read_csv(io.StringIO("\n".join(lines[1:])), sep=r"\s+", header=None).iloc[:, : len(names)]
-    time = pd.to_datetime(dict(zip(("year", "month", "day", "hour", "minute", "second"),
-                                   (body[k] for k in range(6)), strict=True)))  # fmt: skip
+    body = pd.read_csv(io.StringIO("\n".join(lines[1:])), sep=r"\s+", header=None).iloc[
+        :, : len(names)
+    ]
+    parts = ("year", "month", "day", "hour", "minute", "second")
+    clock = body.iloc[:, :6].set_axis(list(parts), axis=1)
+    time = pd.to_datetime(clock)
     values = {n: body[k].to_numpy(float) for k, raw in enumerate(names) if (n := canonical(raw))}
     return Table(time.to_numpy("datetime64[ns]"), _with_sme(values))
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from terrella.types import Refused
 
 
-
 def read_features(path: Path) -> NDArray[np.floating]:
     """A feature file: ``features`` of an npz, an npy, or a pickle of exactly one numeric array.
 
@@ -22,9 +21,9 @@ def read_features(path: Path) -> NDArray[np.floating]:
     Raises:
         Refused: anything else; no code of the file is ever run.
     """
-    from terrella.tasks.ech.features import WIDTH
     from terrella.sources import pickles
     from terrella.sources.base import check_file
+    from terrella.tasks.ech.features import WIDTH
 
     check_file(path)
     with path.open("rb") as stream:
@@ -45,15 +44,21 @@ def read_features(path: Path) -> NDArray[np.floating]:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise Refused(f"{path}: is no feature file ({reason})") from None
     if array.ndim != 2 or array.shape[1] != WIDTH or array.dtype.kind not in "fiu":
-        raise Refused(f"{path}: holds {array.dtype} {array.shape}, expected numbers of (rows, {WIDTH})")
+        raise Refused(
+            f"{path}: holds {array.dtype} {array.shape}, expected numbers of (rows, {WIDTH})"
+        )
     return array.astype(float)
 
 
 def sample(
     file: Annotated[Path, typer.Argument(help="feature file (npz, npy or their pickle)")],
     index: Annotated[int, typer.Option(help="row, from 0")] = 0,
-    weights: Annotated[str, typer.Option(help="a name, or a .safetensors file with its card")] = "default",
-    threshold: Annotated[float, typer.Option(help="probability from which a wave is said to occur")] = 0.5,
+    weights: Annotated[
+        str, typer.Option(help="a name, or a .safetensors file with its card")
+    ] = "default",
+    threshold: Annotated[
+        float, typer.Option(help="probability from which a wave is said to occur")
+    ] = 0.5,
 ) -> None:
     """Both stages for one row of a feature file.
 
@@ -82,10 +87,14 @@ def sample(
     hours = np.degrees(np.arctan2(place[0, 2], place[0, 1])) / 15 % 24
     lat = np.degrees(np.arccos(min(max(place[0, 3], 0), 1) ** (1 / 6)))
     print(f"row {index}: L {place[0, 0]:.3f}, MLT {hours:.2f} h, |MLAT| {lat:.2f} deg, "
-          f"SME {histories['sme_fast'][0, -1]:g} nT, SYM-H {histories['symh_fast'][0, -1]:g} nT")  # fmt: skip
+          f"SME {histories['sme_fast'][0, -1]:g}, SYM-H {histories['symh_fast'][0, -1]:g} nT")  # fmt: skip
     print(f"occurrence: probability {chance:.6f} (logit {logit:.6f}), "
           f"{'wave' if chance >= threshold else 'no wave'} at threshold {threshold:g}")  # fmt: skip
-    reach = "" if np.isnan(spread) else f", 80 % interval {mean - Z80 * spread:.3f} to {mean + Z80 * spread:.3f}"
+    reach = (
+        ""
+        if np.isnan(spread)
+        else f", 80 % interval {mean - Z80 * spread:.3f} to {mean + Z80 * spread:.3f}"
+    )
     note = "" if chance >= threshold else " (if there were a wave)"
     print(f"amplitude: {mean:.6f} dB{reach}{note}")
     if out["beyond"][0, 0]:
@@ -94,7 +103,9 @@ def sample(
 
 def reliability(
     out: Annotated[Path, typer.Option(help="figure to write")] = Path("out/ech_reliability.png"),
-    weights: Annotated[str, typer.Option(help="a name, or a .safetensors file with its card")] = "default",
+    weights: Annotated[
+        str, typer.Option(help="a name, or a .safetensors file with its card")
+    ] = "default",
     days: Annotated[int, typer.Option(help="simulated days to judge on", min=5)] = 365,
     seed: Annotated[int, typer.Option(help="of their storms")] = 9000,
 ) -> None:

@@ -81,7 +81,9 @@ def read(path: Path) -> Conjunctions:
         time = pd.to_datetime(table["time"], utc=True, format="ISO8601").dt.tz_localize(None)
         numbers = table[needed[1:]].to_numpy(float)
     except (ValueError, UnicodeDecodeError, OSError, EOFError, pd.errors.ParserError) as error:
-        raise Refused(f"{path}: cannot be read as conjunctions ({str(error).splitlines()[0][:100]})") from None
+        raise Refused(
+            f"{path}: cannot be read as conjunctions ({str(error).splitlines()[0][:100]})"
+        ) from None
     if len(table) < 200 or not np.isfinite(numbers).all() or (numbers[:, 2:] <= 0).any():
         raise Refused(f"{path}: {len(table)} rows; 200 are needed, with positive fluxes and AE")
     stamp = time.to_numpy("datetime64[ns]")
@@ -123,7 +125,9 @@ def fit(name: str, train: Conjunctions, settings: Settings, seed: int
     return threshold, fitter[name](train, seen, np.log10(train.flux), settings, seed)
 
 
-def _climatology(train: Conjunctions, seen: Mask, value: Floats, settings: Settings, seed: int) -> Any:
+def _climatology(
+    train: Conjunctions, seen: Mask, value: Floats, settings: Settings, seed: int
+) -> Any:
     from terrella.tasks.ech.baselines import cells, table_of
 
     key = cells(train.L, train.MLT)
@@ -167,7 +171,7 @@ def _network(train: Conjunctions, seen: Mask, value: Floats, settings: Settings,
     def predictor(rows: Conjunctions) -> tuple[Floats, Floats]:
         x = _tensors(rows)
         with torch.inference_mode():
-            out = [network({k: v for k, v in x.items()}) for network in made]
+            out = [network(x) for network in made]
         chance = sum(torch.sigmoid(o["logit"][:, 0]) for o in out) / len(out)
         mean = sum(o["mean"][:, 0] for o in out) / len(out)
         return chance.numpy().astype(float), mean.numpy().astype(float)  # type: ignore[union-attr]
@@ -208,7 +212,7 @@ def _member(train: Conjunctions, seen: Mask, value: Floats, settings: Settings, 
     )
     steps = max(len(learn) // settings.batch, 1)
     rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.lr, total_steps=settings.epochs * steps + 1, pct_start=0.2
+        optimiser, settings.lr, total_steps=max(settings.epochs * steps, 20) + 1, pct_start=0.2
     )
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for _ in range(settings.epochs):
@@ -286,7 +290,9 @@ def explained(m: Floats, value: Floats, weight: Floats) -> float:
     return float(1 - (weight * (value - m) ** 2).sum() / (weight * (value - middle) ** 2).sum())
 
 
-def scores(table: pd.DataFrame, data: str, split: str, draws: int = 400, seed: int = 0) -> pd.DataFrame:
+def scores(
+    table: pd.DataFrame, data: str, split: str, draws: int = 400, seed: int = 0
+) -> pd.DataFrame:
     """ROC-AUC and R2 of every model, and the network's lead over each, with 90 % intervals.
 
     Blocks are drawn with replacement, the same draws for all models, so leads are paired.
@@ -295,7 +301,9 @@ def scores(table: pd.DataFrame, data: str, split: str, draws: int = 400, seed: i
 
     waves = table["seen"].to_numpy() > 0
     seen, value = table["seen"].to_numpy(), table["value"].to_numpy()
-    weights = np.vstack([np.ones(len(table)), block_weights(table["block"].to_numpy(), draws, seed)])
+    weights = np.vstack(
+        [np.ones(len(table)), block_weights(table["block"].to_numpy(), draws, seed)]
+    )
     out = []
     drawn: dict[tuple[str, str], Floats] = {}
     for name in MODELS:
@@ -315,11 +323,17 @@ def scores(table: pd.DataFrame, data: str, split: str, draws: int = 400, seed: i
 
 def conjunctions(
     file: Annotated[Path, typer.Argument(help="conjunctions: time, L, MLT, flux_0, AE_lag00..35")],
-    out: Annotated[Path, typer.Option(help="folder for scores.csv and the figure")] = Path("out/conjunctions"),
-    test: Annotated[Path | None, typer.Option(help="later conjunctions: train on all of FILE, score there")] = None,
+    out: Annotated[Path, typer.Option(help="folder for scores.csv and the figure")] = Path(
+        "out/conjunctions"
+    ),
+    test: Annotated[
+        Path | None, typer.Option(help="later conjunctions: train on all of FILE, score there")
+    ] = None,
     members: Annotated[int, typer.Option(help="networks averaged", min=1)] = Settings.members,
     epochs: Annotated[int, typer.Option(help="at most, of each", min=1)] = Settings.epochs,
-    encoder: Annotated[str, typer.Option(help="attention-lstm, lstm or transformer")] = Settings.encoder,
+    encoder: Annotated[
+        str, typer.Option(help="attention-lstm, lstm or transformer")
+    ] = Settings.encoder,
     seed: Annotated[int, typer.Option(help="of folds, weights and bootstrap")] = 0,
     leak: Annotated[bool, typer.Option(help="score a random split, too, to show the leak")] = True,
 ) -> None:
@@ -340,7 +354,9 @@ def conjunctions(
     if test is not None:
         later = read(test)
         if later.time.min() <= rows.time.max():
-            raise Refused(f"{test}: begins {later.time.min()}, before {file} ends; it must be later")
+            raise Refused(
+                f"{test}: begins {later.time.min()}, before {file} ends; it must be later"
+            )
         table = compare(rows, "later", settings, seed, later=later, note=say)
         parts.append(scores(table, test.name, f"trained on {file.name}, all earlier", seed=seed))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -47,8 +48,10 @@ def decode(
     chance = np.where(valid[:, None], expit(found["logit"]), np.nan).astype(np.float32)
     mean = np.where(valid[:, None], found["mean"], np.nan).astype(np.float32)
     half = Z80 * found["spread"]
-    happens = np.where(np.isnan(chance), -1, chance >= np.float32(options.threshold)).astype(np.int8)
-    arrays = {
+    happens = np.where(np.isnan(chance), -1, chance >= np.float32(options.threshold)).astype(
+        np.int8
+    )
+    arrays: dict[str, NDArray[Any]] = {
         "probability": chance,
         "occurrence": happens,
         "amplitude": mean,
@@ -62,7 +65,9 @@ def decode(
     series["history_flag"] = ("time", flag.astype(np.uint8))
     for name, history, text in (("SME", "sme_fast", "SME, or AE in its place"),
                                 ("SYM_H", "symh_fast", "SYM-H")):  # fmt: skip
-        value = np.where(windows.extra["whole"][keep], windows.x[history][:, -1].numpy()[keep], np.nan)
+        value = np.where(
+            windows.extra["whole"][keep], windows.x[history][:, -1].numpy()[keep], np.nan
+        )
         series[name] = ("time", value.astype(np.float32), {"long_name": text, "units": "nT"})
     _describe(series, options)
     if len(shape) > 1:
@@ -71,7 +76,9 @@ def decode(
     return Product(series, None, {})
 
 
-def _axes(record: Record, time: NDArray[np.datetime64], keep: NDArray[np.bool_]):  # type: ignore[no-untyped-def]
+def _axes(
+    record: Record, time: NDArray[np.datetime64], keep: NDArray[np.bool_]
+) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
     place = record["L"]
     if "grid" in place.attrs:
         grid = parse_grid(place.attrs["grid"])
@@ -87,17 +94,22 @@ def _describe(series: xr.Dataset, options: Options) -> None:
         series[name].attrs.update(long_name=long_name, units=units)
     series["time"].attrs.update(long_name="instant, UTC", standard_name="time")
     series["occurrence"].attrs.update(
-        long_name=f"probability at least {options.threshold:g}", units="1", threshold=options.threshold,
-        flag_values=np.array([-1, 0, 1], np.int8), flag_meanings="unknown no_wave wave",
+        long_name=f"probability at least {options.threshold:g}", units="1",
+        threshold=options.threshold, flag_values=np.array([-1, 0, 1], np.int8),
+        flag_meanings="unknown no_wave wave",
     )  # fmt: skip
     series["extrapolation"].attrs.update(
         long_name="outside what the network was trained on", units="1",
-        flag_masks=np.array([1, 2], np.uint8), flag_meanings="place_not_covered history_not_covered",
+        flag_masks=np.array([1, 2], np.uint8),
+        flag_meanings="place_not_covered history_not_covered",
     )  # fmt: skip
     bits = {**FLAGS, "history_incomplete": MISSING}
     series["history_flag"].attrs.update(
         long_name="what the index histories were made of", units="1",
         flag_masks=np.array(list(bits.values()), np.uint8), flag_meanings=" ".join(bits),
     )  # fmt: skip
-    series.attrs.update(title="ECH wave occurrence and amplitude", threshold=options.threshold,
-                        amplitude_reference="that of the data the weights were trained on")  # fmt: skip
+    series.attrs.update(
+        title="ECH wave occurrence and amplitude",
+        threshold=options.threshold,
+        amplitude_reference="that of the data the weights were trained on",
+    )

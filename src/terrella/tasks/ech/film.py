@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ def film(
     file: Annotated[Path, typer.Argument(help="a map made by `terrella run ech`")],
     out: Annotated[Path, typer.Option(help="film to write, .gif or .mp4")] = Path("out/ech.gif"),
     variable: Annotated[str, typer.Option(help="probability or amplitude")] = "probability",
-    fps: Annotated[float, typer.Option(help="frames a second", min=0.1)] = 8.0,
+    fps: Annotated[int, typer.Option(help="frames a second", min=1)] = 8,
     every: Annotated[int, typer.Option(help="take every n-th instant", min=1)] = 1,
     mlat: Annotated[float, typer.Option(help="magnetic latitude shown, degrees")] = 0.0,
 ) -> None:
@@ -40,17 +39,21 @@ def film(
     try:
         series = xr.open_dataset(file, engine="h5netcdf")
     except (OSError, ValueError) as error:
-        raise Refused(f"{file}: cannot be read as NetCDF ({str(error).splitlines()[0][:100]})") from None
+        raise Refused(
+            f"{file}: cannot be read as NetCDF ({str(error).splitlines()[0][:100]})"
+        ) from None
     with series:
         if not {"L", "MLT", "MLAT", "time"} <= set(series.dims) or variable not in series:
             raise Refused(f"{file}: is no map of this task; run with --grid to make one")
         times = np.arange(0, series.sizes["time"], every)
         if len(times) < 2:
-            raise Refused(f"{file}: holds {series.sizes['time']} instants; a film needs two or more")
+            raise Refused(
+                f"{file}: holds {series.sizes['time']} instants; a film needs two or more"
+            )
         print(_write(series, times, out, variable, fps, mlat))
 
 
-def _write(series: Any, times: Any, out: Path, variable: str, fps: float, mlat: float) -> Path:
+def _write(series: Any, times: Any, out: Path, variable: str, fps: int, mlat: float) -> Path:
     from matplotlib import animation
 
     from terrella import files
@@ -77,12 +80,18 @@ def _scene(series: Any, variable: str, mlat: float) -> tuple[Any, Any]:
     axis = made.add_subplot(grid[0], projection="polar")
     at = int(np.argmin(np.abs(series["MLAT"].values - mlat)))
     flat = series.isel(MLAT=at)
-    look = CHANCE if variable == "probability" else {**POWER, **dict(zip(("vmin", "vmax"), _range(flat), strict=True))}
+    look = (
+        CHANCE
+        if variable == "probability"
+        else {**POWER, **dict(zip(("vmin", "vmax"), _range(flat), strict=True))}
+    )
     mesh = _dial(axis, made, flat.isel(time=0), variable, look)
     below = made.add_subplot(grid[1])
     for name, colour in (("SME", COLOURS[1]), ("SYM_H", COLOURS[0])):
         if name in series:
-            below.plot(series["time"].values, series[name], color=colour, label=name.replace("_", "-"))
+            below.plot(
+                series["time"].values, series[name], color=colour, label=name.replace("_", "-")
+            )
     below.set_ylabel("index (nT)")
     below.legend(fontsize=7, ncols=2, loc="upper right")
     mark = below.axvline(series["time"].values[0], color="0.3", lw=1)

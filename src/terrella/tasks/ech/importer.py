@@ -40,14 +40,17 @@ def read(paths: Sequence[Path]) -> tuple[dict[str, Tensor], Recipe, dict[str, An
         stages_of(states)
     except ValueError as error:
         raise Refused(f"{named[0]}, {named[1]}: {error}") from None
-    whole = {f"{stage}.{key}": value.float() for stage, state in
-             zip(("occurrence", "amplitude"), states, strict=True) for key, value in state.items()}  # fmt: skip
+    whole = {
+        f"{stage}.{key}": value.float()
+        for stage, state in zip(("occurrence", "amplitude"), states, strict=True)
+        for key, value in state.items()
+    }
     return whole, Recipe(network="deepech"), {
         "summary": "DeepECH as published: two LSTM networks with attention pooling",
         "data": "Van Allen Probes 2013-2018 (authors)",
         "doi": DOI,
         "notes": ("the authors' split and amplitude reference level are not published",
-                  "no interval for the amplitude; coverage is taken as the Van Allen Probes' orbit"),
+                  "no interval for the amplitude; coverage taken as the Van Allen Probes' orbit"),
     }  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def training(paths: Sequence[Path], config: Mapping[str, Any], recipe: Recipe, o
             [_only(w, masks[1]) for w, masks in zip(parts, chosen, strict=True)],
         )
     learned = _simulated(data.seed, data.days, recipe, options, data.every)
-    held = _simulated(data.seed + 1, max(int(data.days * data.held), 2), recipe, options, data.every)
+    held = _simulated(
+        data.seed + 1, max(int(data.days * data.held), 2), recipe, options, data.every
+    )
     return [learned.windows], [held.windows]
 
 
@@ -109,8 +111,10 @@ def plan(paths: Sequence[Path], evaluation: Evaluation, recipe: Recipe, options:
         test = tuple(
             Scene(s.record, _only(s.windows, m[1])) for s, m in zip(parts, masks, strict=True)
         )
-        yield Fold("held-out", test, learn, data="given files", keys=("storm",),
-                   split="half of the storms (9-day blocks) for baselines, half to judge on")  # fmt: skip
+        yield Fold(
+            "held-out", test, learn, data="given files", keys=("storm",),
+            split="half of the storms (9-day blocks) for baselines, half to judge on",
+        )  # fmt: skip
         return
     learn = (_simulated(Data.seed, Data.days / 4, recipe, options).windows,)
     scene = _simulated(evaluation.seed, evaluation.days, recipe, options)

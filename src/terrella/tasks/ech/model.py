@@ -81,7 +81,7 @@ class Coverage(nn.Module):
         low, high = self.get_buffer("low"), self.get_buffer("high")
         room = MARGIN * (high - low)
         ends = torch.stack([self._ends(x[n]) for n in HISTORIES], 1)
-        return cast(Tensor, ((ends > high + room) | (ends < low - room)).flatten(1).any(1))
+        return ((ends > high + room) | (ends < low - room)).flatten(1).any(1)
 
 
 class Lean(nn.Module):
@@ -113,9 +113,7 @@ class Lean(nn.Module):
         Returns:
             ``logit``, ``mean`` (dB) and ``spread`` (dB), each (rows, points).
         """
-        return cast(
-            dict[str, Tensor], self.stages({**self._grouped(histories), "place": place})
-        )
+        return cast(dict[str, Tensor], self.stages({**self._grouped(histories), "place": place}))
 
     def encode(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Stage -> what its joint part needs of the histories, (rows, k)."""

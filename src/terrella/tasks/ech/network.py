@@ -68,7 +68,7 @@ class Histories(nn.Module):
         self.size = (width + direct) * len(self.groups)
 
     def squeeze(self, name: str, x: Tensor) -> Tensor:
-        """asinh of nT over the group's unit: storms and quiet days on one scale."""
+        """Asinh of nT over the group's unit: storms and quiet days on one scale."""
         return torch.asinh(x / self.get_buffer(f"{name}_unit"))
 
     @torch.no_grad()
@@ -97,7 +97,9 @@ class Joint(nn.Module):
         super().__init__()
         self.register_buffer("place_mean", torch.zeros(place))
         self.register_buffer("place_scale", torch.ones(place))
-        self.place = nn.Sequential(nn.Linear(place + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU())
+        self.place = nn.Sequential(
+            nn.Linear(place + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU()
+        )
         self.from_history = nn.Linear(code, 2 * width)
         self.from_place = nn.Linear(64, 2 * width, bias=False)
         self.hidden = nn.Linear(width, width)
@@ -193,7 +195,7 @@ class TwoStage(nn.Module):
         return {"mean": raw[..., 0] * scale + mean, "spread": spread + 1e-3 * scale}
 
     def forward(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Histories (rows, T, C) and places (rows, points, P) to logit, mean, spread (rows, points)."""
+        """Histories (rows, T, C), places (rows, points, P) to logit, mean, spread a point."""
         out: dict[str, Tensor] = {}
         for name, code in self.codes(x).items():
             stage = self.stage(name)
@@ -212,7 +214,11 @@ def two_stage_loss(outputs: Mapping[str, Tensor], occurrence: Tensor, amplitude:
         amplitude: (rows, points), NaN where there is none.
         weight: (rows,).
     """
-    w = torch.ones_like(occurrence) if weight is None else weight.unsqueeze(-1) * occurrence.new_ones(1)
+    w = (
+        torch.ones_like(occurrence)
+        if weight is None
+        else weight.unsqueeze(-1) * occurrence.new_ones(1)
+    )
     known, waves = ~torch.isnan(occurrence), ~torch.isnan(amplitude)
     first = F.binary_cross_entropy_with_logits(
         outputs["logit"], torch.nan_to_num(occurrence), reduction="none"

@@ -31,7 +31,15 @@ NAMES = {
     "amplitude": ("amplitude", "amplitudedb", "echdb", "power", "powerdb"),
     "storm": ("storm", "block"),
 }
-UNITS = {"L": "1", "MLT": "h", "MLAT": "degrees", "occurrence": "1", "amplitude": "dB", "storm": "1"}
+CLOCKS = ("time", "epoch", "datetime", "dateutc", "utc", "timestamp")
+UNITS = {
+    "L": "1",
+    "MLT": "h",
+    "MLAT": "degrees",
+    "occurrence": "1",
+    "amplitude": "dB",
+    "storm": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,9 @@ def _axis(name: str, span: str) -> Floats:
         first, rest = np.nan, []
     last, step = (rest + [first, 1.0][len(rest) :])[:2] if len(rest) < 3 else (np.nan, np.nan)
     if not np.isfinite([first, last, step]).all() or step <= 0 or last < first:
-        raise Refused(f"--grid: {name}={span!r} is not first:last:step with first <= last, step > 0")
+        raise Refused(
+            f"--grid: {name}={span!r} is not first:last:step with first <= last, step > 0"
+        )
     count = int(np.floor((last - first) / step + 1e-6)) + 1
     if count > 100_000:
         raise Refused(f"--grid: {name}={span!r} has {count} values; take a larger step")
@@ -109,7 +119,11 @@ def check(L: Floats, MLT: Floats, MLAT: Floats, where: str, at_least: int = FEW,
     """
     with np.errstate(invalid="ignore"):
         bad = {
-            "L": ((L < 1) | (L > LARGEST_L), L, f"is outside 1..{LARGEST_L:g}; L is in Earth radii"),
+            "L": (
+                (L < 1) | (L > LARGEST_L),
+                L,
+                f"is outside 1..{LARGEST_L:g}; L is in Earth radii",
+            ),
             "MLT": ((MLT < 0) | (MLT > 24), MLT, "is outside 0..24 hours"),
             "MLAT": (np.abs(MLAT) > 90, MLAT, "is beyond 90 degrees"),
         }
@@ -134,7 +148,7 @@ def read_orbit(path: Path, frame: str = "") -> dict[str, xr.DataArray]:
         frame: GEO, GSM, GSE, SM or MAG for X, Y, Z whose names do not say.
 
     Returns:
-        ``L``, ``MLT``, ``MLAT`` and, where given, ``occurrence``, ``amplitude``, ``storm``: (time,).
+        ``L``, ``MLT``, ``MLAT``; ``occurrence``, ``amplitude``, ``storm`` where given: (time,).
 
     Raises:
         Refused: no such file, no such columns, or places that cannot be.
@@ -170,8 +184,8 @@ def read_orbit(path: Path, frame: str = "") -> dict[str, xr.DataArray]:
 def _csv_columns(path: Path) -> tuple[NDArray[np.datetime64], dict[str, Floats]]:
     try:
         frame = pd.read_csv(path, comment="#", skipinitialspace=True)
-        clock = next((c for c in frame.columns if re.sub(r"[^a-z]", "", str(c).lower()) in
-                      ("time", "epoch", "datetime", "dateutc", "utc", "timestamp")), None)  # fmt: skip
+        plain = {re.sub(r"[^a-z]", "", str(c).lower()): c for c in reversed(frame.columns)}
+        clock = next((plain[k] for k in CLOCKS if k in plain), None)
         if clock is None:
             raise Refused(f"{path}: has no time column (time, Epoch, Date_UTC ...)")
         parsed = pd.to_datetime(frame[clock], utc=True, format="ISO8601")
@@ -182,7 +196,9 @@ def _csv_columns(path: Path) -> tuple[NDArray[np.datetime64], dict[str, Floats]]
             if c != clock and pd.api.types.is_numeric_dtype(frame[c])
         }
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError, OverflowError) as error:
-        raise Refused(f"{path}: cannot be read as an orbit CSV ({str(error).splitlines()[0][:120]})") from None
+        raise Refused(
+            f"{path}: cannot be read as an orbit CSV ({str(error).splitlines()[0][:120]})"
+        ) from None
     return time, columns
 
 
@@ -214,12 +230,14 @@ def _from_cartesian(path: Path, time: NDArray[np.datetime64], columns: dict[str,
     axes: dict[str, Floats] = {}
     for column, values in columns.items():
         plain = re.sub(r"[^a-z]", "", column.lower())
-        match = re.match(rf"^(?:pos|position|r)?([xyz])(?:pos|position|r)?({said})?(km|re)?$", plain) or (
-            re.match(rf"^({said})([xyz])(km|re)?$", plain)
-        )
+        match = re.match(
+            rf"^(?:pos|position|r)?([xyz])(?:pos|position|r)?({said})?(km|re)?$", plain
+        ) or (re.match(rf"^({said})([xyz])(km|re)?$", plain))
         if match:
             axis = next(g for g in match.groups() if g in ("x", "y", "z"))
-            frame = frame or next((g.upper() for g in match.groups() if g and g in said.split("|")), "")
+            frame = frame or next(
+                (g.upper() for g in match.groups() if g and g in said.split("|")), ""
+            )
             axes[axis] = values / EARTH if "km" in match.groups() else values
     if set(axes) != {"x", "y", "z"}:
         raise Refused(

@@ -62,7 +62,7 @@ def overview(series: xr.Dataset, at: int, mean: Floats) -> Any:
     lat = float(now["MLAT"].values[middle])
     made.suptitle(
         f"ECH waves at {str(now['time'].values)[:16]} UTC; dials at MLAT {lat:g}°; "
-        "hatched: outside the training", fontsize=10,
+        "dotted: outside the training", fontsize=10,
     )  # fmt: skip
     return made
 
@@ -81,12 +81,14 @@ def _dial(axis: Any, made: Any, flat: xr.Dataset, name: str, look: Any) -> Any:
     edge = np.clip(_edges(level), 0, None)
     values = flat[name].transpose("L", "MLT").values
     mesh = axis.pcolormesh(around, edge, np.ma.masked_invalid(values), rasterized=True, **look)
-    beyond = (flat["extrapolation"].transpose("L", "MLT").values > 0).astype(float)
-    if 0 < beyond.mean():
-        axis.pcolor(around, edge, np.ma.masked_less(beyond, 0.5), hatch="....", alpha=0.0, lw=0)
+    beyond = flat["extrapolation"].transpose("L", "MLT").values > 0
+    if beyond.any():
+        # Points at the centres of the cells not covered: hatching would hide the colours.
+        row, column = np.nonzero(beyond)
+        axis.plot(angle(mlt)[column], level[row], ls="", marker=".", ms=1.6, mew=0, color="white")
     axis.grid(False)
     top = float(edge[-1])
-    dial(axis, [r for r in range(2, int(top) + 1, 2)], top)
+    dial(axis, list(range(2, int(top) + 1, 2)), top)
     what = {"probability": "probability of occurrence", "amplitude": "amplitude (dB)"}[name]
     made.colorbar(mesh, ax=axis, pad=0.09, shrink=0.8, label=what)
     return mesh
@@ -100,7 +102,9 @@ def _meridian(axis: Any, made: Any, now: xr.Dataset, hour: float) -> None:
     lat, level = np.meshgrid(np.radians(_edges(cut["MLAT"].values)), _edges(cut["L"].values))
     radius = level * np.cos(lat) ** 2
     values = np.ma.masked_invalid(cut["probability"].transpose("L", "MLAT").values)
-    mesh = axis.pcolormesh(radius * np.cos(lat), radius * np.sin(lat), values, rasterized=True, **CHANCE)
+    mesh = axis.pcolormesh(
+        radius * np.cos(lat), radius * np.sin(lat), values, rasterized=True, **CHANCE
+    )
     axis.set(xlabel="distance from the axis (R$_E$)", ylabel="height (R$_E$)", aspect="equal")
     axis.set_title(f"meridian at {mlt[int(np.argmin(apart))]:g} h MLT", fontsize=9)
     made.colorbar(mesh, ax=axis, pad=0.02, label="probability")
@@ -153,7 +157,9 @@ def along(series: xr.Dataset) -> Any:
     axes[3].set_ylabel("amplitude (dB)")
     axes[3].legend(fontsize=7, loc="upper right")
     time_axis(axes[3])
-    made.suptitle(f"ECH waves along the orbit, {str(time[0])[:16]} to {str(time[-1])[:16]} UTC", fontsize=10)
+    made.suptitle(
+        f"ECH waves along the orbit, {str(time[0])[:16]} to {str(time[-1])[:16]} UTC", fontsize=10
+    )
     return made
 
 
@@ -175,7 +181,9 @@ def reliability_figure(table: pd.DataFrame, data: str, path: Path) -> Path:
     made, axes = figure(2, size=(5.2, 6.2), sharex=True, height_ratios=[3, 1])
     axes[0].plot([0, 1], [0, 1], color="0.6", lw=0.8, label="perfect")
     bars = np.clip(np.stack([seen[0] - low, high - seen[0]]), 0, None)
-    axes[0].errorbar(said, seen[0], bars, color=COLOURS[0], fmt="o-", ms=4, capsize=2, label="terrella")
+    axes[0].errorbar(
+        said, seen[0], bars, color=COLOURS[0], fmt="o-", ms=4, capsize=2, label="terrella"
+    )
     axes[0].set(ylabel="share of samples with a wave", xlim=(0, 1), ylim=(0, 1))
     axes[0].legend(loc="upper left")
     axes[0].set_title(f"{data}\nbars: 95 %, storms drawn with replacement", fontsize=8)
@@ -190,10 +198,10 @@ def comparison(scores: pd.DataFrame, path: Path) -> Path:
     for axis, metric in zip(axes, ("roc_auc", "r2"), strict=True):
         rows = scores[scores["metric"] == metric]
         for k, (split, part) in enumerate(rows.groupby("split", sort=False)):
-            at = np.arange(len(part)) + 0.12 * (2 * k - 1) * (rows["split"].nunique() > 1)
+            at = np.arange(len(part)) + 0.12 * (2 * k - 1) * (len(set(rows["split"])) > 1)
             bars = np.stack([part["value"] - part["lo"], part["hi"] - part["value"]])
-            axis.errorbar(at, part["value"], np.clip(bars, 0, None), fmt="os"[k % 2], color=COLOURS[k],
-                          capsize=3, label=str(split))  # fmt: skip
+            look: Any = {"fmt": "os"[k % 2], "color": COLOURS[k], "capsize": 3, "label": str(split)}
+            axis.errorbar(at, part["value"], np.clip(bars, 0, None), **look)
             axis.set_xticks(range(len(part)), list(part["model"]), rotation=20)
         axis.set_ylabel({"roc_auc": "occurrence ROC-AUC", "r2": "amplitude R$^2$"}[metric])
     axes[0].legend(fontsize=7)

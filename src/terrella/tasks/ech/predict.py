@@ -32,7 +32,9 @@ def predict(network: nn.Module, windows: Windows) -> dict[str, np.ndarray]:
     histories = {k: v for k, v in windows.x.items() if k != "place"}
     floor = _logit(windows.extra.get("threshold", 0.0))
     with torch.inference_mode():
-        if place.shape[0] > 1 and place.stride(0) == 0 or place.shape[1] > 1 and len(place) == 1:
+        if (place.shape[0] > 1 and place.stride(0) == 0) or (
+            place.shape[1] > 1 and len(place) == 1
+        ):
             out = _map(network, histories, place[0].to(device), floor)
         else:
             out = _rows(network, histories, place, floor)
@@ -71,24 +73,23 @@ def _map(network: Any, histories: Mapping[str, Tensor], place: Tensor, floor: fl
     rows, points = len(next(iter(histories.values()))), len(place)
     out = _empty(rows, points)
     step = max(BLOCK // points, 1)
-    kept: dict[tuple[str, int], Tensor] = {}
-    for lo in range(0, rows, HISTORIES_AT_ONCE):
-        part = {k: v[lo : lo + HISTORIES_AT_ONCE].to(place.device) for k, v in histories.items()}
-        codes = network.encode(part)
-        for at in range(0, points, BLOCK):
-            where = slice(at, at + BLOCK)
-            for name in codes:
-                if (name, at) not in kept:
-                    kept = {(name, at): network.locate(name, place[where])} | (
-                        kept if rows > 1 else {}
-                    )
-            first, second = kept[("occurrence", at)], kept[("amplitude", at)]
-            for row in range(0, len(codes["occurrence"]), step):
-                which = slice(lo + row, lo + row + step)
-                code = {n: c[row : row + step].unsqueeze(1) for n, c in codes.items()}
-                logit = network.finish("occurrence", code["occurrence"], first)["logit"]
-                out["logit"][which, where] = logit.cpu().numpy()
-                _second(network, code["amplitude"], second, logit >= floor, out, which, where)
+    parts = [
+        network.encode(
+            {k: v[lo : lo + HISTORIES_AT_ONCE].to(place.device) for k, v in histories.items()}
+        )
+        for lo in range(0, rows, HISTORIES_AT_ONCE)
+    ]
+    codes = {n: torch.cat([p[n] for p in parts]).unsqueeze(1) for n in parts[0]}
+    for at in range(0, points, BLOCK):
+        where = slice(at, at + BLOCK)
+        there = {n: network.locate(n, place[where]) for n in codes}
+        for row in range(0, rows, step):
+            which = slice(row, row + step)
+            logit = network.finish("occurrence", codes["occurrence"][which], there["occurrence"])
+            chance = logit["logit"]
+            out["logit"][which, where] = chance.cpu().numpy()
+            second = codes["amplitude"][which], there["amplitude"]
+            _second(network, *second, chance >= floor, out, which, where)
     return out
 
 

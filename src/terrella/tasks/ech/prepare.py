@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ class Places:
         return found | along
 
     def _instants(self, first: np.datetime64, stop: np.datetime64) -> NDArray[np.datetime64]:
-        skip = -((self.anchor - first) // self.every)
-        start = self.anchor + max(skip, 0) * self.every
+        skip = max(int(-((self.anchor - first) // self.every)), 0)
+        start = self.anchor + skip * self.every
         if start < first:
             start += self.every
         time = np.arange(start, stop, self.every)
@@ -90,7 +91,9 @@ def _cut(series: xr.DataArray, start: np.datetime64, stop: np.datetime64) -> xr.
 def _spread(grid: Grid, text: str, time: NDArray[np.datetime64]) -> Record:
     """The grid's points at every instant, as views of one copy."""
     out = {}
-    for name, value, unit in zip(("L", "MLT", "MLAT"), grid.points(), ("1", "h", "degrees"), strict=True):
+    for name, value, unit in zip(
+        ("L", "MLT", "MLAT"), grid.points(), ("1", "h", "degrees"), strict=True
+    ):
         still = np.broadcast_to(value, (len(time), len(value)))
         out[name] = xr.DataArray(still, {"time": time}, ("time", "place"), name,
                                  {"units": unit, "grid": text})  # fmt: skip
@@ -110,7 +113,11 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
     orbits += [p for p in given if p not in orbits and _is_orbit(p)]
     lists = [p for p in given if p not in orbits]
     if not lists:
-        raise Refused("no index file given: ech needs SME (or AE) and SYM-H, one-minute or five-minute")
+        raise Refused(
+            "no index file given: ech needs SME (or AE) and SYM-H, one-minute or five-minute"
+        )
+    shape = parse_grid(options.grid or STATED_GRID).shape
+    every = step_of(options.every)
     columns = tuple(c.strip() for c in options.columns.split(",") if c.strip())
     origin = instant(options.origin, "--origin") if options.origin else None
     record = merge(lists, columns, origin)
@@ -118,12 +125,16 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
         by_minute(series[:2], series["time"].values[0], 1, options.bridge, options.hourly)
     first = max(s["time"].values[0] for s in record.values())
     last = min(s["time"].values[-1] for s in record.values())
-    every = step_of(options.every)
     if orbits:
         return _orbit_jobs(orbits, lists, record, options, first, last)
     grid = options.grid or STATED_GRID
-    points = int(np.prod(parse_grid(grid).shape))
-    rows = int(np.clip(POINTS_A_JOB // points, 1, 1440))
+    if options.at:
+        moment = instant(options.at, "--at")
+        single = Places(record, None, grid, MINUTE, moment)
+        return Opening(
+            (Job(_stem(lists[0]) + "_map", single, moment, moment + MINUTE, tuple(given)),)
+        )
+    rows = int(np.clip(POINTS_A_JOB // int(np.prod(shape)), 1, 1440))
     anchor = first.astype("datetime64[D]").astype("datetime64[ns]")
     begin = anchor + (-((anchor - (first + REACH)) // every)) * every
     if begin > last:
@@ -134,7 +145,7 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
     source = Places(record, None, grid, every, anchor)
     edges = [*np.arange(begin, last, rows * every), last + MINUTE]
     stem = _stem(lists[0]) + "_map"
-    jobs = [Job(stem, source, a, b, tuple(given)) for a, b in zip(edges, edges[1:], strict=False)]
+    jobs = [Job(stem, source, a, b, tuple(given)) for a, b in pairwise(edges)]
     return Opening(tuple(jobs))
 
 
@@ -155,10 +166,7 @@ def _orbit_jobs(orbits: list[Path], lists: list[Path], record: Record, options: 
         source = Places(record, along, "", every, anchor)
         span = time[inside]
         cuts = [*span[::ROWS_A_JOB], span[-1] + np.timedelta64(1, "ns")]
-        jobs += [
-            Job(_stem(path), source, a, b, (*lists, path))
-            for a, b in zip(cuts, cuts[1:], strict=False)
-        ]
+        jobs += [Job(_stem(path), source, a, b, (*lists, path)) for a, b in pairwise(cuts)]
     return Opening(tuple(jobs))
 
 
@@ -218,7 +226,7 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
     """Histories and places of every instant.
 
     Args:
-        record: ``SME``, ``SYM_H`` (time,) nT; ``L``, ``MLT``, ``MLAT`` (instants,) or (instants, points).
+        record: ``SME``, ``SYM_H`` (time,) nT; ``L``, ``MLT``, ``MLAT`` (rows,) or (rows, points).
         recipe: of the weights. options: bridge, hourly, threshold.
 
     Returns:
@@ -268,16 +276,21 @@ def _places(record: Record) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         one = torch.from_numpy(place_features(*(p[0] for p in parts)).astype(np.float32))
         return one.unsqueeze(0).expand(rows, -1, -1), np.ones(rows, bool)
     features = place_features(*(p.reshape(rows, -1) for p in parts))
-    known = np.isfinite(features).all((1, 2))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(features).all((1, 2)))
     return torch.from_numpy(np.nan_to_num(features).astype(np.float32)), known
 
 
-def _targets(record: Record) -> tuple[dict[str, torch.Tensor] | None, dict[str, NDArray[np.floating]]]:
-    seen = {n: record[n].values.reshape(len(record[n]), -1) for n in
-            ("occurrence", "amplitude", "probability", "mean") if n in record}  # fmt: skip
+def _targets(
+    record: Record,
+) -> tuple[dict[str, torch.Tensor] | None, dict[str, NDArray[np.floating]]]:
+    seen: dict[str, NDArray[np.floating]] = {
+        n: record[n].values.reshape(len(record[n]), -1)
+        for n in ("occurrence", "amplitude", "probability", "mean")
+        if n in record
+    }
     if "amplitude" in seen and "occurrence" not in seen:
         seen["occurrence"] = np.isfinite(seen["amplitude"]).astype(float)
-    truth = {n: seen[n] for n in ("probability", "mean") if n in seen}
+    truth = {n: v for n, v in seen.items() if n in ("probability", "mean")}
     if "occurrence" not in seen:
         return None, truth
     missing = np.full_like(seen["occurrence"], np.nan)
@@ -308,7 +321,7 @@ def _why(series: dict[str, tuple[NDArray[np.floating], NDArray[np.uint8]]], reco
                 f"{record[name].attrs.get('source')}: {name} {begin}, but {str(instant_)[:16]} "
                 f"needs its history from {str(first)[:16]} on (48 h); give an earlier file"
             )
-        for what, steps in (("48 h", HOURLY_STEPS), ("5 h", FAST_STEPS)):
+        for what, steps in (("5 h", FAST_STEPS), ("48 h", HOURLY_STEPS)):
             lost = np.flatnonzero(np.isnan(value[at[0] + steps]))
             if len(lost):
                 k = int(at[0] + steps[lost[-1]])
@@ -318,7 +331,7 @@ def _why(series: dict[str, tuple[NDArray[np.floating], NDArray[np.uint8]]], reco
                 return (
                     f"{record[name].attrs.get('source')}: {name} has a gap of {hi - lo} min from "
                     f"{str(first + lo * MINUTE)[:16]}, in the last {what} before "
-                    f"{str(instant_)[:16]}; gaps up to {options.bridge:g} min are bridged (--bridge)"
+                    f"{str(instant_)[:16]}; up to {options.bridge:g} min are bridged (--bridge)"
                 )
     return f"no instant from {str(instant_)[:16]} on has a whole history"
 
@@ -336,7 +349,9 @@ def export(record: Record, path: Path) -> list[Path]:
     for k in range(values["L"].shape[1]):
         frame = pd.DataFrame({"time": record["L"]["time"].values})
         for name in names:
-            frame[{"MLAT": "MLAT_deg", "amplitude": "amplitude_dB"}.get(name, name)] = values[name][:, k]
+            frame[{"MLAT": "MLAT_deg", "amplitude": "amplitude_dB"}.get(name, name)] = values[name][
+                :, k
+            ]
         if "storm" in record:
             frame["storm"] = record["storm"].values
         written.append(base.with_name(f"{base.name}_probe{k + 1}.csv"))

@@ -62,7 +62,9 @@ def indices(rng: np.random.Generator, n: int) -> tuple[Floats, Floats, NDArray[n
         long = int(rng.uniform(4, 14) * 60)
         span = np.arange(at, min(at + long, n))
         field[span] += rng.lognormal(1.4, 0.5) * np.sin(np.pi * (span - at + 0.5) / long) ** 0.6
-        shock[at : at + 180] += rng.uniform(5, 30) * np.exp(-np.arange(len(shock[at : at + 180])) / 90)
+        shock[at : at + 180] += rng.uniform(5, 30) * np.exp(
+            -np.arange(len(shock[at : at + 180])) / 90
+        )
         at += long + int((2.5 + rng.exponential(6.0)) * 1440)
     field *= np.exp(0.35 * _wander(rng, n, 30))
     inject = -4.5 * np.clip(field - 0.5, 0, None) / 60  # Burton et al. 1975, nT a minute
@@ -116,7 +118,9 @@ def orbit(minutes: Floats, phase: float, probe: int) -> tuple[Floats, Floats, Fl
     mean = 2 * np.pi * (minutes / (period + 0.8 * probe) + phase)
     ecc_anomaly = mean.copy()
     for _ in range(12):
-        ecc_anomaly -= (ecc_anomaly - ecc * np.sin(ecc_anomaly) - mean) / (1 - ecc * np.cos(ecc_anomaly))
+        ecc_anomaly -= (ecc_anomaly - ecc * np.sin(ecc_anomaly) - mean) / (
+            1 - ecc * np.cos(ecc_anomaly)
+        )
     radius = axis * (1 - ecc * np.cos(ecc_anomaly))
     true = 2 * np.arctan2(
         np.sqrt(1 + ecc) * np.sin(ecc_anomaly / 2), np.sqrt(1 - ecc) * np.cos(ecc_anomaly / 2)

@@ -53,6 +53,7 @@ class Options:
 
     grid: str = option("", "map to draw, as L=1.5:7:0.1,MLT=0:24:0.5,MLAT=-20:20:2")
     orbit: str = option("", "orbit file (CSV or CDF: time with L, MLT, MLAT or X, Y, Z) to follow")
+    at: str = option("", "one instant instead of a range, as 2013-03-17T06:00")
     every: str = option("10min", "step between the maps of a range; thins an orbit if larger")
     threshold: float = option(0.5, "probability from which a wave is said to occur")
     amplitude_everywhere: bool = option(False, "give the amplitude where no wave is expected, too")
