@@ -170,7 +170,7 @@ def test_refusals_are_one_line(tmp_path: Path, text: str, why: str) -> None:
     assert "ae.csv" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     head=st.sampled_from(
         [b"", b"AEALAOAU    130317E05AE ", b"ASYSYM N6E01", b"DST1303*17RRX020   0",

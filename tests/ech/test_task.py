@@ -164,7 +164,7 @@ def test_a_gap_refuses_only_what_it_touches(
     job = open_files([path], day).jobs[0]
     made = run(model, job.source, job.start, job.stop, day).series
     lost = made["probability"].isnull().all(("L", "MLT", "MLAT"))
-    assert 0 < int(lost.sum()) < made.sizes["time"] / 2
+    assert 40 < int(lost.sum()) < 300, "5 h after the gap, and where an hourly value falls in it"
     np.testing.assert_array_equal(lost, (made["history_flag"].values & 16) > 0)
     assert (made["occurrence"].where(lost, -1) == -1).all()
 
@@ -203,7 +203,7 @@ def test_simulated_physics() -> None:
     night, noon = truth(5.5, np.array([1.5, 12]), 0.0, 0.1, 4.0, 0.0)[0]
     equator, high = truth(5.5, 1.5, np.array([0.0, 15]), 0.1, 4.0, 0.0)[0]
     quiet, active = truth(5.5, 1.5, 0.0, np.array([0.0, 0.8]), 4.0, 0.0)[0]
-    assert night > 3 * noon and equator > 2 * high and active > 1.2 * quiet
+    assert night > 3 * noon and equator > 2 * high and active > 1.1 * quiet
     inside, outside = truth(np.array([3.0, 5.5]), 1.5, 0.0, 0.1, 4.5, 0.0)[0]
     assert outside > 3 * inside
     force = drivers(np.full(4000, 700.0), np.full(4000, -50.0))

@@ -272,7 +272,7 @@ def canonical(name: str) -> str | None:
 
 def _omni(path: Path, text: str, width: int, columns: tuple[str, ...]) -> Table:
     frame = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, dtype=float)
-    if frame.isna().to_numpy().any():
+    if not np.isfinite(frame.to_numpy()).all():
         raise Refused(f"{path}: some lines have fewer than {width} columns; the file is cut short")
     hourly = width in (55, 56, 57)
     year, day, hour = (frame[k].to_numpy() for k in range(3))
@@ -342,6 +342,8 @@ def _csv(text: str, origin: np.datetime64 | None) -> Table | None:
     if clock is None or not values or frame.empty:
         return None
     raw = frame[by[clock]]
+    if pd.api.types.is_numeric_dtype(raw) and not (raw.abs() < 1e11).all():
+        raise ValueError("times that are no numbers")
     if clock == "minute":
         start = RELATIVE if origin is None else origin.astype("datetime64[ns]")
         time = start + raw.to_numpy("int64").astype("timedelta64[m]")

@@ -86,8 +86,9 @@ def sample(
     chance = 1 / (1 + np.exp(-logit))
     hours = np.degrees(np.arctan2(place[0, 2], place[0, 1])) / 15 % 24
     lat = np.degrees(np.arccos(min(max(place[0, 3], 0), 1) ** (1 / 6)))
+    sme, symh = (histories[k][0, -1] for k in ("sme_fast", "symh_fast"))
     print(f"row {index}: L {place[0, 0]:.3f}, MLT {hours:.2f} h, |MLAT| {lat:.2f} deg, "
-          f"SME {histories['sme_fast'][0, -1]:g}, SYM-H {histories['symh_fast'][0, -1]:g} nT")  # fmt: skip
+          f"SME {sme:g}, SYM-H {symh:g} nT")  # fmt: skip
     print(f"occurrence: probability {chance:.6f} (logit {logit:.6f}), "
           f"{'wave' if chance >= threshold else 'no wave'} at threshold {threshold:g}")  # fmt: skip
     reach = (

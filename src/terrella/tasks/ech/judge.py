@@ -143,9 +143,9 @@ def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> p
         mean = windows.extra["mean"][keep]
         columns |= {"best_correct": (best >= 0.5) == (o > 0), "best_se": (best - o) ** 2}
         columns["best_sse"] = np.where(np.isfinite(a), (a - mean) ** 2, 0.0)
-    columns |= _binned(p, o)
     frame = pd.DataFrame({k: np.asarray(v, float) for k, v in columns.items()})
-    return frame.groupby(block, sort=True).sum().rename_axis("block").reset_index()
+    sums = frame.groupby(block, sort=True).sum()
+    return sums.join(_binned(p, o, block)).rename_axis("block").reset_index()
 
 
 def _amplitude_columns(a: Floats, m: Floats, s: Floats) -> dict[str, Floats]:
@@ -157,20 +157,24 @@ def _amplitude_columns(a: Floats, m: Floats, s: Floats) -> dict[str, Floats]:
     }  # fmt: skip
 
 
-def _binned(p: Floats, o: Floats) -> dict[str, Floats]:
-    out: dict[str, Floats] = {}
-    fine = np.clip((p * CUTS).astype(int), 0, CUTS - 1)
-    for k in range(CUTS):
-        here = fine == k
-        if here.any():
-            out[f"yes{k}"], out[f"no{k}"] = here * o, here * (1 - o)
-            out[f"sum{k}"] = here * p
-    return out
+def _binned(p: Floats, o: Floats, block: NDArray[Any]) -> pd.DataFrame:
+    """Waves, silences and summed probability of each storm in fine bins of probability."""
+    names, row = np.unique(block, return_inverse=True)
+    at = row * CUTS + np.clip((p * CUTS).astype(int), 0, CUTS - 1)
+    tables = [
+        pd.DataFrame(
+            np.bincount(at, v, len(names) * CUTS).reshape(len(names), CUTS),
+            names,
+            [f"{kind}{k}" for k in range(CUTS)],
+        )
+        for kind, v in (("yes", o), ("no", 1 - o), ("sum", p))
+    ]
+    return pd.concat(tables, axis=1)
 
 
 def _fine(table: pd.DataFrame, weight: Floats, kind: str) -> Floats:
-    return np.array([float(weight @ table[f"{kind}{k}"]) if f"{kind}{k}" in table else 0.0
-                     for k in range(CUTS)])  # fmt: skip
+    found: Floats = weight @ table[[f"{kind}{k}" for k in range(CUTS)]].to_numpy(float)
+    return found
 
 
 def _sum(table: pd.DataFrame, weight: Floats, name: str) -> float:
