@@ -35,7 +35,9 @@ def predict(network: nn.Module, windows: Windows) -> dict[str, np.ndarray]:
         if (place.shape[0] > 1 and place.stride(0) == 0) or (
             place.shape[1] > 1 and len(place) == 1
         ):
-            out = _map(network, histories, place[0].to(device), floor)
+            first, every = _distinct(place[0].numpy())
+            out = _map(network, histories, place[0][first].to(device), floor)
+            out = {name: value[:, every] for name, value in out.items()}
         else:
             out = _rows(network, histories, place, floor)
         out["beyond"] = _beyond(network, histories, place)
@@ -65,6 +67,20 @@ def _rows(network: nn.Module, histories: Mapping[str, Tensor], place: Tensor, fl
     quiet = out["logit"] < floor
     out["mean"][quiet] = out["spread"][quiet] = np.nan
     return out
+
+
+def _distinct(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of place features, and for every row which of them it is.
+
+    The networks see cos^6 of the latitude: the two halves of a map about the equator are one.
+    """
+    keys = np.ascontiguousarray(place, np.float32).view(np.uint64)
+    order = np.lexsort(keys.T)
+    ordered = keys[order]
+    new = np.append(True, (ordered[1:] != ordered[:-1]).any(1))
+    every = np.empty(len(place), np.int64)
+    every[order] = np.cumsum(new) - 1
+    return order[new], every
 
 
 def _map(network: Any, histories: Mapping[str, Tensor], place: Tensor, floor: float

@@ -111,6 +111,7 @@ task = Task(
         "sample": late(f"{HERE}.commands:sample"),
         "film": late(f"{HERE}.film:film"),
         "conjunctions": late(f"{HERE}.conjunctions:conjunctions"),
+        "ablation": late(f"{HERE}.ablation:ablation"),
         "reliability": late(f"{HERE}.commands:reliability"),
     },
     demo={"hours": 72.0, "seed": 3},
