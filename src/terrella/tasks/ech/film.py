@@ -71,8 +71,8 @@ def _write(series: Any, times: Any, out: Path, variable: str, fps: int, mlat: fl
 def _scene(series: Any, variable: str, mlat: float) -> tuple[Any, Any]:
     from matplotlib.gridspec import GridSpec
 
-    from terrella.plot import COLOURS, figure, time_axis
-    from terrella.tasks.ech.plot import CHANCE, POWER, _dial
+    from terrella.plot import figure, time_axis
+    from terrella.tasks.ech.plot import CHANCE, POWER, _dial, indices
 
     made, unused = figure(1, size=(5.6, 6.6))
     unused.remove()
@@ -87,13 +87,7 @@ def _scene(series: Any, variable: str, mlat: float) -> tuple[Any, Any]:
     )
     mesh = _dial(axis, made, flat.isel(time=0), variable, look)
     below = made.add_subplot(grid[1])
-    for name, colour in (("SME", COLOURS[1]), ("SYM_H", COLOURS[0])):
-        if name in series:
-            below.plot(
-                series["time"].values, series[name], color=colour, label=name.replace("_", "-")
-            )
-    below.set_ylabel("index (nT)")
-    below.legend(fontsize=7, ncols=2, loc="upper right")
+    indices(below, series)
     mark = below.axvline(series["time"].values[0], color="0.3", lw=1)
     time_axis(below)
     title = made.suptitle("", fontsize=10)

@@ -60,10 +60,13 @@ def overview(series: xr.Dataset, at: int, mean: Floats) -> Any:
         _meridian(axis, made, now, hour)
     _keys(made, drawn, series, mean, at)
     lat = float(now["MLAT"].values[middle])
+    odd = ((now["extrapolation"].values & 2) > 0).any()
     made.suptitle(
         f"ECH waves at {str(now['time'].values)[:16]} UTC; dials at MLAT {lat:g}°; "
-        "dotted: outside the training", fontsize=10,
-    )  # fmt: skip
+        "white dots: places outside the training"
+        + ("\nindex history outside the training" if odd else ""),
+        fontsize=10,
+    )
     return made
 
 
@@ -75,13 +78,15 @@ def _edges(centres: Floats) -> Floats:
 
 
 def _dial(axis: Any, made: Any, flat: xr.Dataset, name: str, look: Any) -> Any:
+    from matplotlib import patheffects
+
     mlt, level = flat["MLT"].values, flat["L"].values
     width = mlt[1] - mlt[0] if len(mlt) > 1 else 1.0
     around = angle(np.append(mlt - width / 2, mlt[-1] + width / 2))
     edge = np.clip(_edges(level), 0, None)
     values = flat[name].transpose("L", "MLT").values
     mesh = axis.pcolormesh(around, edge, np.ma.masked_invalid(values), rasterized=True, **look)
-    beyond = flat["extrapolation"].transpose("L", "MLT").values > 0
+    beyond = (flat["extrapolation"].transpose("L", "MLT").values & 1) > 0
     if beyond.any():
         # Points at the centres of the cells not covered: hatching would hide the colours.
         row, column = np.nonzero(beyond)
@@ -89,6 +94,8 @@ def _dial(axis: Any, made: Any, flat: xr.Dataset, name: str, look: Any) -> Any:
     axis.grid(False)
     top = float(edge[-1])
     dial(axis, list(range(2, int(top) + 1, 2)), top)
+    for label in axis.get_yticklabels():  # readable on dark and on light
+        label.set_path_effects([patheffects.withStroke(linewidth=2, foreground="white")])
     what = {"probability": "probability of occurrence", "amplitude": "amplitude (dB)"}[name]
     made.colorbar(mesh, ax=axis, pad=0.09, shrink=0.8, label=what)
     return mesh
@@ -113,16 +120,7 @@ def _meridian(axis: Any, made: Any, now: xr.Dataset, hour: float) -> None:
 def _keys(made: Any, drawn: Any, series: xr.Dataset, mean: Floats, at: int) -> None:
     time = series["time"].values
     first = made.add_subplot(drawn[2, :])
-    if "SME" in series:
-        first.plot(time, series["SME"], color=COLOURS[1], label="SME")
-        first.set_ylabel("SME (nT)")
-        other = first.twinx()
-        other.plot(time, series["SYM_H"], color=COLOURS[0], label="SYM-H")
-        other.set_ylabel("SYM-H (nT)")
-        other.grid(False)
-        other.spines["right"].set_visible(True)
-        lines = [*first.get_lines(), *other.get_lines()]
-        first.legend(lines, [x.get_label() for x in lines], fontsize=7, ncols=2, loc="upper right")
+    indices(first, series)
     second = made.add_subplot(drawn[3, :], sharex=first)
     second.plot(time, mean, color=COLOURS[2])
     second.set(ylabel="mean\nprobability", ylim=(0, None))
@@ -133,15 +131,25 @@ def _keys(made: Any, drawn: Any, series: xr.Dataset, mean: Floats, at: int) -> N
         time_axis(axis)
 
 
+def indices(axis: Any, series: xr.Dataset) -> None:
+    """SME on the left and SYM-H on the right of one panel."""
+    if "SME" not in series:
+        return
+    time = series["time"].values
+    axis.plot(time, series["SME"], color=COLOURS[1], label="SME")
+    other = axis.twinx()
+    other.plot(time, series["SYM_H"], color=COLOURS[0], label="SYM-H")
+    other.grid(False)
+    other.spines["right"].set_visible(True)
+    axis.set_ylabel("SME (nT)", color=COLOURS[1])
+    other.set_ylabel("SYM-H (nT)", color=COLOURS[0])
+
+
 def along(series: xr.Dataset) -> Any:
     """Indices, place, probability and amplitude along an orbit."""
     made, axes = figure(4, size=(9.5, 7.5), sharex=True)
     time = series["time"].values
-    if "SME" in series:
-        axes[0].plot(time, series["SME"], color=COLOURS[1], label="SME")
-        axes[0].plot(time, series["SYM_H"], color=COLOURS[0], label="SYM-H")
-        axes[0].legend(fontsize=7, ncols=2, loc="upper right")
-    axes[0].set_ylabel("index (nT)")
+    indices(axes[0], series)
     marks: Any = {"ls": "", "marker": ".", "ms": 2}
     for k, (name, unit) in enumerate((("L", ""), ("MLT", " (h)"), ("MLAT", " (°)"))):
         axes[1].plot(time, series[name], color=COLOURS[k], label=name + unit, **marks)
