@@ -236,6 +236,10 @@ def test_scores_of_the_truth_are_the_best() -> None:
     assert judge.coverage_80(table, one) == pytest.approx(0.8, abs=0.03)
     assert judge.calibration_error(table, one) < 0.03
     wrong = {**best, "logit": best["logit"] + 1.0}
+    mute = judge.judge(
+        {k: np.full_like(v, np.nan) for k, v in best.items()}, scene, SMALL, Options()
+    )
+    assert all(np.isnan(TASK.metrics[n](mute, one)) for n in TASK.metrics), "no answer, no score"
     worse = judge.judge(wrong, scene, SMALL, Options())
     assert judge.brier_skill_of_best(worse, one) < 0.97
     from sklearn.metrics import roc_auc_score

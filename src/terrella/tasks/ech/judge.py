@@ -136,16 +136,22 @@ def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> p
     o, a = seen[keep], heard[keep]
     p = expit(outputs["logit"].astype(float))[keep]
     m, s = outputs["mean"].astype(float)[keep], outputs["spread"].astype(float)[keep]
-    columns = {"n": np.ones(len(o)), "o": o, "correct": (p >= 0.5) == (o > 0), "se": (p - o) ** 2}
+    columns = {
+        "n": np.ones(len(o)),
+        "o": o,
+        "correct": ((p >= 0.5) == (o > 0)) + 0 * p,
+        "se": (p - o) ** 2,
+    }
     columns |= _amplitude_columns(a, m, s)
     if "probability" in windows.extra:
         best = windows.extra["probability"][keep]
         mean = windows.extra["mean"][keep]
         columns |= {"best_correct": (best >= 0.5) == (o > 0), "best_se": (best - o) ** 2}
         columns["best_sse"] = np.where(np.isfinite(a), (a - mean) ** 2, 0.0)
-    frame = pd.DataFrame({k: np.asarray(v, float) for k, v in columns.items()})
-    sums = frame.groupby(block, sort=True).sum()
-    return sums.join(_binned(p, o, block)).rename_axis("block").reset_index()
+    names, row = np.unique(block, return_inverse=True)
+    # Sums by bincount keep NaN: a model that does not speak has no score, not a perfect one.
+    sums = {k: np.bincount(row, np.asarray(v, float)) for k, v in columns.items()}
+    return pd.concat([pd.DataFrame({"block": names, **sums}), _binned(p, o, row)], axis=1)
 
 
 def _amplitude_columns(a: Floats, m: Floats, s: Floats) -> dict[str, Floats]:
@@ -157,17 +163,16 @@ def _amplitude_columns(a: Floats, m: Floats, s: Floats) -> dict[str, Floats]:
     }  # fmt: skip
 
 
-def _binned(p: Floats, o: Floats, block: NDArray[Any]) -> pd.DataFrame:
+def _binned(p: Floats, o: Floats, row: NDArray[np.int64]) -> pd.DataFrame:
     """Waves, silences and summed probability of each storm in fine bins of probability."""
-    names, row = np.unique(block, return_inverse=True)
-    at = row * CUTS + np.clip((p * CUTS).astype(int), 0, CUTS - 1)
+    storms = int(row.max()) + 1 if len(row) else 0
+    at = row * CUTS + np.clip((np.nan_to_num(p) * CUTS).astype(int), 0, CUTS - 1)
     tables = [
         pd.DataFrame(
-            np.bincount(at, v, len(names) * CUTS).reshape(len(names), CUTS),
-            names,
-            [f"{kind}{k}" for k in range(CUTS)],
+            np.bincount(at, v, storms * CUTS).reshape(storms, CUTS),
+            columns=[f"{kind}{k}" for k in range(CUTS)],
         )
-        for kind, v in (("yes", o), ("no", 1 - o), ("sum", p))
+        for kind, v in (("yes", o + 0 * p), ("no", 1 - o + 0 * p), ("sum", p))
     ]
     return pd.concat(tables, axis=1)
 
