@@ -104,7 +104,8 @@ def main() -> None:
     for name, network, times in (("default", lean, given.times), ("published", published, 2)):
         took = best(lambda network=network: predict(network, rows), times)  # type: ignore[misc]
         print(
-            f"{name} map, both stages everywhere: {took:.3f} s, {took / points * 1e6:.2f} us a point; "
+            f"{name} map, both stages everywhere: {took:.3f} s, "
+            f"{took / points * 1e6:.2f} us a point; "
             f"{single / (took / points):.0f} times faster than one by one; "
             f"{took / product:.1f} matrix products"
         )
@@ -114,9 +115,7 @@ def main() -> None:
         scene = export(simulate(seed=1, hours=24), Path(folder) / "scene")[0]
         for hours in (2.0, 6.0, 24.0):
             peak, took = memory(hours, Path(folder), scene)
-            print(
-                f"{hours:g} h of maps every 10 min: {peak:.0f} MiB at most, {took:.0f} s with writing"
-            )
+            print(f"{hours:g} h of maps every 10 min: {peak:.0f} MiB at most, {took:.0f} s written")
 
 
 if __name__ == "__main__":

@@ -197,6 +197,8 @@ def test_an_orbit_outside_the_indices(files: list[Path], tmp_path: Path) -> None
         source.fetch(INPUTS, np.datetime64("2015-01-01", "ns"), np.datetime64("2015-01-04", "ns"))
     with pytest.raises(Refused, match="no time step"):
         open_files(files[:1], Options(every="often"))
+    with pytest.raises(Refused, match="--threshold"):
+        open_files(files[:1], Options(threshold=1.5))
 
 
 def test_simulated_physics() -> None:

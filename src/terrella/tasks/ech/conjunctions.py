@@ -321,6 +321,20 @@ def scores(
     return pd.DataFrame(out)
 
 
+def _splits(file: Path, test: Path | None, leak: bool) -> list[tuple[str, str]]:
+    if test is not None:
+        return [("later", f"trained on {file.name}, all of it earlier")]
+    ways = [("blocked", "27-day blocks, 5 folds"), ("random", "random rows, 5 folds (leaks)")]
+    return ways[: 1 + leak]
+
+
+def _later(test: Path, rows: Conjunctions, file: Path) -> Conjunctions:
+    later = read(test)
+    if later.time.min() <= rows.time.max():
+        raise Refused(f"{test}: begins {later.time.min()}, before {file} ends; it must be later")
+    return later
+
+
 def conjunctions(
     file: Annotated[Path, typer.Argument(help="conjunctions: time, L, MLT, flux_0, AE_lag00..35")],
     out: Annotated[Path, typer.Option(help="folder for scores.csv and the figure")] = Path(
@@ -351,23 +365,14 @@ def conjunctions(
     settings = Settings(members=members, epochs=epochs, encoder=encoder)
     rows = read(file)
     parts = []
-    if test is not None:
-        later = read(test)
-        if later.time.min() <= rows.time.max():
-            raise Refused(
-                f"{test}: begins {later.time.min()}, before {file} ends; it must be later"
-            )
-        table = compare(rows, "later", settings, seed, later=later, note=say)
-        parts.append(scores(table, test.name, f"trained on {file.name}, all earlier", seed=seed))
-    else:
-        for kind in ("blocked", "random") if leak else ("blocked",):
-            table = compare(rows, kind, settings, seed, note=say)
-            how = "27-day blocks, 5 folds" if kind == "blocked" else "random rows, 5 folds (leaks)"
-            parts.append(scores(table, file.name, how, seed=seed))
+    for kind, how in _splits(file, test, leak):
+        later = _later(test, rows, file) if test is not None else None
+        table = compare(rows, kind, settings, seed, later=later, note=say)
+        parts.append(scores(table, test.name if test else file.name, how, seed=seed))
+        shown = parts[-1][["metric", "model", "value", "lo", "hi", "n"]]
+        print(f"{how}\n{shown.to_string(index=False, float_format=lambda v: f'{v:.4f}')}")
     result = pd.concat(parts, ignore_index=True)
     with files.whole(out / "scores.csv") as scratch:
         result.to_csv(scratch, index=False, lineterminator="\n")
     comparison(result, out / "conjunctions.png")
-    shown = result[["split", "metric", "model", "value", "lo", "hi", "n"]]
-    print(shown.to_string(index=False, float_format=lambda v: f"{v:.4f}"))
     print(out / "scores.csv")

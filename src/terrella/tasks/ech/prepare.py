@@ -112,6 +112,8 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
     orbits = [Path(options.orbit)] if options.orbit else []
     orbits += [p for p in given if p not in orbits and _is_orbit(p)]
     lists = [p for p in given if p not in orbits]
+    if not 0 <= options.threshold <= 1 or not options.bridge >= 0:
+        raise Refused("--threshold is a probability, 0 to 1, and --bridge minutes, 0 or more")
     if not lists:
         raise Refused(
             "no index file given: ech needs SME (or AE) and SYM-H, one-minute or five-minute"
