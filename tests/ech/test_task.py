@@ -298,6 +298,21 @@ def test_calibration_mends_a_wrong_logit() -> None:
     assert float(stages.spread_gain) == pytest.approx(2, abs=0.15)
 
 
+def test_settling_reads_valid_rows_only() -> None:
+    torch.manual_seed(0)
+    windows = prepare(simulate(seed=8, hours=24 * 4), SMALL, Options())
+    network = Lean(SMALL)
+    network.fit_scale(windows.x)
+    assert windows.y is not None
+    y = {k: v.clone() for k, v in windows.y.items()}
+    half = np.arange(len(windows)) < len(windows) // 2
+    y["occurrence"][~torch.from_numpy(half)] = 1 - y["occurrence"][~torch.from_numpy(half)]
+    network.settle([dataclasses.replace(windows, y=y, valid=windows.valid & half)], rows=100)
+    with torch.no_grad():
+        chance = torch.sigmoid(network(**windows.x)["logit"])[half]
+    assert float(chance.mean()) == pytest.approx(float(y["occurrence"][half].mean()), abs=0.01)
+
+
 def test_training_parts_share_no_storm(files: list[Path]) -> None:
     learned, held = judge.training([], {"days": 20, "held": 0.5}, SMALL, Options())
     assert not set(learned[0].groups["storm"]) & set(held[0].groups["storm"])

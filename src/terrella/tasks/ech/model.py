@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from terrella.tasks.ech.features import HISTORIES, LENGTHS
 from terrella.tasks.ech.network import TwoStage, two_stage_loss
 from terrella.tasks.ech.published import DeepECH
 from terrella.tasks.ech.task import Recipe
+from terrella.types import Windows
 
 STAGES = ("occurrence", "amplitude")
 BINS = (28, 24, 18)  # of coverage: L in quarters from 1, MLT in hours, |MLAT| in 2.5 deg
@@ -126,6 +128,24 @@ class Lean(nn.Module):
     def finish(self, stage: str, code: Tensor, place: Tensor) -> dict[str, Tensor]:
         """A stage's outputs from codes that broadcast against each other."""
         return self.stages.finish(stage, self.stages.stage(stage).join(code, place))
+
+    @torch.no_grad()
+    def settle(self, validation: Sequence[Windows], rows: int = 4096) -> None:
+        """Calibrate on rows that were not learnt from; called once, after training."""
+        outputs: dict[str, list[Tensor]] = {}
+        targets: dict[str, list[Tensor]] = {}
+        for part in validation:
+            chosen = torch.from_numpy(np.flatnonzero(part.valid))
+            for some in chosen.split(rows):
+                found = self(**{k: v[some] for k, v in part.x.items()})
+                seen = {k: v[some] for k, v in (part.y or {}).items()}
+                for store, values in ((outputs, found), (targets, seen)):
+                    for name, value in values.items():
+                        store.setdefault(name, []).append(value.flatten())
+        self.calibrate(
+            {k: torch.cat(v) for k, v in outputs.items()},
+            {k: torch.cat(v) for k, v in targets.items()},
+        )
 
     @torch.no_grad()
     def calibrate(self, outputs: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> None:

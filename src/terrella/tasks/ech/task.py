@@ -65,6 +65,13 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """Settings of a simulated survey."""
+
+    every: int = option(10, "minutes between its samples")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What ``evaluate`` may choose."""
 
@@ -114,5 +121,7 @@ task = Task(
         "ablation": late(f"{HERE}.ablation:ablation"),
         "reliability": late(f"{HERE}.commands:reliability"),
     },
+    scene=Survey,
+    hours=72.0,
     demo={"hours": 72.0, "seed": 3},
 )  # fmt: skip
