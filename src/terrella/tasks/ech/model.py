@@ -136,7 +136,7 @@ class Lean(nn.Module):
         targets: dict[str, list[Tensor]] = {}
         for part in validation:
             chosen = torch.from_numpy(np.flatnonzero(part.valid))
-            for some in chosen.split(rows):
+            for some in torch.split(chosen, rows):
                 found = self(**{k: v[some] for k, v in part.x.items()})
                 seen = {k: v[some] for k, v in (part.y or {}).items()}
                 for store, values in ((outputs, found), (targets, seen)):
