@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from terrella.sources.geomagnetic import PROVISIONAL, read_indices
 from terrella.tasks.ech.places import magnetic, parse_grid, read_orbit
 from terrella.types import Refused
 
@@ -111,3 +113,48 @@ def test_frames_agree_on_physics() -> None:
     assert (pole["MLAT"] > 78).all() and (pole["MLAT"] < 82).all()
     axis = magnetic(time, np.array([[3.0, 0, 0]] * 2), "MAG")
     np.testing.assert_allclose(axis["MLAT"], 0, atol=1e-6)
+
+
+def _cdf(path: Path, time: np.ndarray, **columns: np.ndarray) -> Path:
+    """A small CDF with an Epoch, written by the library that reads it."""
+    import cdflib
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = cdflib.cdfwrite.CDF(path, delete=True)
+        stamps = [
+            [int(x) for x in str(t)[:19].replace("T", "-").replace(":", "-").split("-")]
+            for t in time
+        ]
+        epoch = cdflib.cdfepoch.compute_epoch([[*s, 0] for s in stamps])
+        spec = {"Num_Elements": 1, "Rec_Vary": True, "Dim_Sizes": []}
+        file.write_var({**spec, "Variable": "Epoch", "Data_Type": 31}, var_data=np.array(epoch))
+        for name, value in columns.items():
+            shape = list(value.shape[1:])
+            one = {**spec, "Variable": name, "Data_Type": 45, "Dim_Sizes": shape}
+            file.write_var(
+                one, {"CATDESC": f"{name} - Provisional 2013/001-2013/076"}, var_data=value
+            )
+        file.close()
+    return path
+
+
+def test_cdf_of_an_orbit_and_of_indices(tmp_path: Path) -> None:
+    time = np.datetime64("2013-03-17T00:00") + np.arange(12) * np.timedelta64(5, "m")
+    xyz = np.array([[-4.0 - k / 10, 0, 0] for k in range(12)])
+    found = read_orbit(_cdf(tmp_path / "o.cdf", time, POS_SM=xyz))
+    np.testing.assert_allclose(found["L"].values, 4 + np.arange(12) / 10)
+    np.testing.assert_allclose(found["MLT"].values, 0, atol=1e-9)
+    plain = {"L": np.full(12, 5.0), "MLT": np.full(12, 3.0), "MLAT": np.full(12, -7.0)}
+    assert read_orbit(_cdf(tmp_path / "p.cdf", time, **plain))["MLAT"].values[3] == -7
+    held = {"SYM_H": np.arange(12.0), "AE_INDEX": np.r_[99999.0, np.full(11, 80.0)]}
+    path = _cdf(tmp_path / "i.cdf", time, **held)
+    series = read_indices(path)
+    assert series["AE"].attrs["cadence"] == 300.0 and np.isnan(series["AE"].values[0])
+    assert (series["AE"]["flag"].values == PROVISIONAL).all()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Refused, match=r"i\.cdf"):
+        read_indices(path)
+    with pytest.raises(Refused, match=r"i\.cdf"):
+        read_orbit(path)
