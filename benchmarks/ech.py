@@ -20,10 +20,10 @@ import torch
 
 from terrella import load
 from terrella.tasks.ech.features import history_features, place_features
+from terrella.tasks.ech.inputs import export
 from terrella.tasks.ech.model import Published
 from terrella.tasks.ech.places import parse_grid
 from terrella.tasks.ech.predict import predict
-from terrella.tasks.ech.prepare import export
 from terrella.tasks.ech.simulate import simulate
 from terrella.types import Windows
 

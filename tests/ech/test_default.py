@@ -11,8 +11,8 @@ import terrella
 from terrella.task import Model, run
 from terrella.tasks.ech import judge
 from terrella.tasks.ech.ablation import compared
+from terrella.tasks.ech.inputs import Places
 from terrella.tasks.ech.predict import predict
-from terrella.tasks.ech.prepare import Places
 from terrella.tasks.ech.task import Evaluation
 
 GRID = "L=2:6.5:0.25,MLT=0:24:1,MLAT=-20:20:2.5"

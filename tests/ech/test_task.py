@@ -15,11 +15,12 @@ from terrella import product as products
 from terrella import registry, verbs
 from terrella.task import Model, run
 from terrella.tasks.ech import judge
+from terrella.tasks.ech.inputs import export, open_files
 from terrella.tasks.ech.model import Lean
 from terrella.tasks.ech.network import KINDS
 from terrella.tasks.ech.plot import reliability_figure
 from terrella.tasks.ech.predict import predict
-from terrella.tasks.ech.prepare import export, open_files, prepare
+from terrella.tasks.ech.prepare import prepare
 from terrella.tasks.ech.simulate import drivers, simulate, truth
 from terrella.tasks.ech.task import INPUTS, Evaluation, Options, Recipe
 from terrella.types import NoData, Refused, Scene, Windows
@@ -106,7 +107,7 @@ def test_product_of_a_map(model: Model, files: list[Path], tmp_path: Path) -> No
 def test_a_long_map_is_streamed_and_filmed(
     model: Model, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from terrella.tasks.ech import prepare as module
+    from terrella.tasks.ech import inputs as module
     from terrella.tasks.ech.film import film
 
     options = Options(grid=GRID, every="2h")

@@ -19,7 +19,8 @@ from scipy.special import expit, logit
 
 from terrella.learn.split import by_group
 from terrella.tasks.ech.decode import Z80
-from terrella.tasks.ech.prepare import open_files, prepare, reach
+from terrella.tasks.ech.inputs import open_files
+from terrella.tasks.ech.prepare import prepare, reach
 from terrella.tasks.ech.simulate import simulate
 from terrella.tasks.ech.task import INPUTS, Evaluation, Options, Recipe
 from terrella.types import Fold, Outputs, Refused, Scene, Windows
