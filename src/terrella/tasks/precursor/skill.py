@@ -243,6 +243,8 @@ def certify(
     """
     where = np.full(len(groups), np.nan) if bearing is None else bearing
     sign = -1.0 if metric == "circular error" else 1.0
+    # A constant guess has an MCC of 0; joined over folds whose majorities differ it falls below.
+    floor = 0.0 if metric.endswith("MCC") else -np.inf
 
     def value(given: Mapping[str, Array], weight: Array) -> float:
         return sign * scores(truth, given, where, weight)[metric]
@@ -251,7 +253,7 @@ def certify(
     best = max(baselines, key=lambda name: value(baselines[name], ones))
 
     def gain(weight: Array) -> float:
-        return value(network, weight) - max(value(b, weight) for b in baselines.values())
+        return value(network, weight) - max(floor, *(value(b, weight) for b in baselines.values()))
 
     interval = bootstrap(groups, gain, rounds, seed)
     own = value(network, ones)
