@@ -22,7 +22,7 @@ from terrella.tasks.precursor.catalogue import (
     dobrovolsky_km,
 )
 from terrella.tasks.precursor.labels import magnitude_class, sector
-from terrella.tasks.precursor.network import MAGNITUDE
+from terrella.tasks.precursor.task import MAGNITUDE
 
 TURN = 2 * np.pi
 

@@ -20,7 +20,7 @@ from terrella.tasks.precursor.catalogue import (
     dobrovolsky_km,
     kp_at,
 )
-from terrella.tasks.precursor.network import AZIMUTH, MAGNITUDE
+from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE
 from terrella.types import NoData
 
 SECTORS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")

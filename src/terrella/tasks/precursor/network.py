@@ -18,11 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terrella.tasks.precursor import augment
+from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE, Recipe
 from terrella.types import Refused
-
-#: Index order of the published files.
-MAGNITUDE = ("Large", "Medium", "Moderate", "Normal")
-AZIMUTH = ("E", "N", "NE", "NW", "Normal", "S", "SE", "SW", "W")
 
 #: Depths and widths; "light" is this project's own, small enough to train on two cores.
 CONVNEXT = {
@@ -212,19 +210,31 @@ class Precursor(nn.Module):
         backbone: nn.Sequential,
         width: int,
         hidden: int = 512,
-        scaling: tuple[Sequence[float], Sequence[float]] = IMAGENET,
+        scaling: str = "imagenet",
+        augmentation: str = "none",
     ) -> None:
         super().__init__()
+        self.scaling, self.augmentation = scaling, augmentation
         self.backbone = nn.Module()
         self.backbone.features = backbone
         self.mag_head = head(width, hidden, len(MAGNITUDE))
         self.azi_head = head(width, hidden, len(AZIMUTH))
-        for name, values in zip(("mean", "deviation"), scaling, strict=True):
+        constants = IMAGENET if scaling == "imagenet" else ((0.0,) * 3, (1.0,) * 3)
+        for name, values in zip(("mean", "deviation"), constants, strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def fit_scale(self, x: dict[str, Tensor]) -> None:
+        """Set the scaling buffers from training images, where the recipe asks for it."""
+        if self.scaling == "data":
+            unit = unit_range(x["image"])
+            self.mean.copy_(unit.mean((0, 2, 3)).view(1, 3, 1, 1))
+            self.deviation.copy_(unit.std((0, 2, 3)).clamp(min=1e-3).view(1, 3, 1, 1))
 
     def scale(self, image: Tensor) -> Tensor:
         """(rows, 3, h, w), bytes or floats in 0 .. 1 -> what the first layer takes."""
-        unit = image.float() / 255.0 if image.dtype == torch.uint8 else image
+        unit = unit_range(image)
+        if self.training:
+            unit = augment.apply(unit, self.augmentation)
         return (unit - self.mean) / self.deviation
 
     def features(self, image: Tensor) -> Tensor:
@@ -255,41 +265,27 @@ def _initialise(network: nn.Module, published: bool) -> None:
             nn.init.ones_(layer.layer_scale)
 
 
-def build(
-    backbone: str = "light",
-    hidden: int = 512,
-    drop: float = 0.1,
-    scaling: tuple[Sequence[float], Sequence[float]] = IMAGENET,
-) -> Precursor:
-    """A network with fresh weights.
+def unit_range(image: Tensor) -> Tensor:
+    """Bytes or floats in 0 .. 1 -> floats in 0 .. 1, same shape."""
+    return image.float() / 255.0 if image.dtype == torch.uint8 else image
 
-    Args:
-        backbone: one of BACKBONES.
-        hidden: units in each head's hidden layer.
-        drop: stochastic depth of the last block.
-        scaling: mean and deviation of each channel, ImageNet's as published; see
-            :func:`fit_scaling`.
+
+def build(recipe: Recipe) -> Precursor:
+    """A network with fresh weights.
 
     Raises:
         Refused: an unknown backbone.
     """
-    if backbone not in BACKBONES:
-        raise Refused(f"unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
-    if backbone == "efficientnet_b0":
-        features, width = efficientnet_b0(drop), 1280
+    if recipe.backbone not in BACKBONES:
+        raise Refused(f"unknown backbone {recipe.backbone!r}; known are {', '.join(BACKBONES)}")
+    if recipe.backbone == "efficientnet_b0":
+        features, width = efficientnet_b0(recipe.drop), 1280
     else:
-        depths, widths = CONVNEXT[backbone]
-        features, width = convnext(depths, widths, drop), widths[-1]
-    network = Precursor(features, width, hidden, scaling)
-    _initialise(network, published=backbone != "light")
+        depths, widths = CONVNEXT[recipe.backbone]
+        features, width = convnext(depths, widths, recipe.drop), widths[-1]
+    network = Precursor(features, width, recipe.hidden, recipe.scaling, recipe.augment)
+    _initialise(network, published=recipe.backbone != "light")
     return network
-
-
-def fit_scaling(network: Precursor, image: Tensor) -> None:
-    """Set the scaling buffers to the mean and deviation of training images (n, 3, h, w)."""
-    unit = image.float() / 255.0 if image.dtype == torch.uint8 else image
-    network.mean.copy_(unit.mean((0, 2, 3)).view(1, 3, 1, 1))
-    network.deviation.copy_(unit.std((0, 2, 3)).clamp(min=1e-3).view(1, 3, 1, 1))
 
 
 def published_names(network: Precursor) -> OrderedDict[str, Tensor]:
@@ -306,37 +302,23 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     return weight / (weight * count).sum().clamp(min=1e-9) * count.sum()
 
 
-def loss(
-    outputs: dict[str, Tensor],
-    target: dict[str, Tensor],
-    kind: str = "weighted",
-    focus: float = 2.0,
-    azimuth_share: float = 0.5,
-) -> Tensor:
-    """L_mag + 0.5 L_azi, a scalar.
+def loss(outputs: dict[str, Tensor], y: dict[str, Tensor], weight: Tensor) -> Tensor:
+    """L_mag + 0.5 L_azi, a scalar: weighted cross-entropy or focal loss.
+
+    Lin et al. 2017, arXiv:1708.02002, for the focal loss: each row's cross-entropy times
+    (1 - p)^focus, which is 1 where the exponent is 0.
 
     Args:
-        outputs: logits "magnitude" (rows, 4), "azimuth" (rows, 9).
-        target: "magnitude", "azimuth" (rows,) class numbers, -1 where not known; and optionally
-            "magnitude_weight" (rows, 4) or (4,), "azimuth_weight" likewise: class weights.
-        kind: "plain" cross-entropy, "weighted" by class, or "focal" (weighted too where given).
-        focus: exponent of the focal loss (Lin et al. 2017, arXiv:1708.02002).
-        azimuth_share: weight of the azimuth's part.
+        outputs: logits ``magnitude`` (rows, 4), ``azimuth`` (rows, 9).
+        y: ``magnitude``, ``azimuth`` (rows,) class numbers, -1 where not known;
+            ``magnitude_weight``, ``azimuth_weight`` (rows,) class weights; ``focus`` (rows,).
+        weight: (rows,) of each row.
     """
-    total = outputs["magnitude"].new_zeros(())
-    for name, share in (("magnitude", 1.0), ("azimuth", azimuth_share)):
-        label = target[name].long()
-        known = label >= 0
-        if not bool(known.any()):
-            continue
-        logits, label = outputs[name][known], label[known]
-        log = F.log_softmax(logits, -1).gather(1, label[:, None])[:, 0]
-        each = -log if kind != "focal" else -((1 - log.exp()) ** focus) * log
-        table = target.get(f"{name}_weight")
-        if table is None or kind == "plain":
-            total = total + share * each.mean()
-            continue
-        table = table[known] if table.ndim == 2 else table.expand(len(label), -1)
-        weight = table.gather(1, label[:, None])[:, 0]
-        total = total + share * (each * weight).sum() / weight.sum().clamp(min=1e-9)
+    total = outputs["magnitude"].sum() * 0.0 + outputs["azimuth"].sum() * 0.0
+    for name, share in (("magnitude", 1.0), ("azimuth", 0.5)):
+        label = y[name]
+        chosen = F.log_softmax(outputs[name], -1).gather(1, label.clamp(min=0)[:, None])[:, 0]
+        each = -chosen * (1 - chosen.exp()).clamp(min=1e-9) ** y["focus"]
+        counted = weight * y[f"{name}_weight"] * (label >= 0)
+        total = total + share * (each * counted).sum() / counted.sum().clamp(min=1e-9)
     return total

@@ -7,15 +7,25 @@ whether the tool finds what is present and stays silent where nothing is.
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
+
+from terrella import files
+from terrella.sources import frg604rc
+from terrella.sources.magnetometer import Reading
 
 from terrella.tasks.precursor.catalogue import dobrovolsky_km
 from terrella.tasks.precursor.labels import Rule, conditions, label_windows, match_normals, pairs
 from terrella.tasks.precursor.spectrogram import Chain, decibel, highpass, images, power
+from terrella.tasks.precursor.task import INPUTS
+from terrella.types import Record
 
 Array = NDArray[np.float64]
 
@@ -182,6 +192,15 @@ def polarisation(azimuth: float) -> Array:
     return np.array([np.cos(angle), np.sin(angle), 0.5 * vertical])
 
 
+def injected(
+    random: np.random.Generator, n: int, cadence: float, strength: float, azimuth: float
+) -> Array:
+    """(3, n) nT of the injected signal: noise in BAND, polarised by azimuth (degrees)."""
+    typical = 0.4 * ((BAND[0] + BAND[1]) / 2 / 0.01) ** -1.9 * (BAND[1] - BAND[0])
+    wave = _band_noise(random, n, cadence, BAND) * strength * np.sqrt(typical)
+    return polarisation(azimuth)[:, None] * wave
+
+
 def field(
     random: np.random.Generator, site: Site, start: np.datetime64, n: int, kp: float,
     cadence: float = 1.0, strength: float = 0.0, azimuth: float = float("nan"),
@@ -210,9 +229,7 @@ def field(
     busy = np.exp(-(((local - 12.5) / 4.0) ** 2)) * (1.0 if weekday else 0.3)
     out += site.traffic * busy * random.standard_normal((3, n)) * np.array([[0.6], [0.6], [1.0]])
     if strength > 0 and np.isfinite(azimuth) and 0.5 / cadence > BAND[1]:
-        typical = 0.4 * ((BAND[0] + BAND[1]) / 2 / 0.01) ** -1.9 * (BAND[1] - BAND[0])
-        wave = _band_noise(random, n, cadence, BAND) * strength * np.sqrt(typical)
-        out += polarisation(azimuth)[:, None] * wave
+        out += injected(random, n, cadence, strength, azimuth)
     out = out * site.gain + site.noise * random.standard_normal((3, n))
     return np.asarray(out + np.array([[site.h], [120.0], [site.z]]))
 
@@ -319,4 +336,168 @@ def render(
         )  # fmt: skip
         clean = highpass(data, chain)[:, margin : margin + chain.samples]
         out[k] = np.round(images(decibel(power(clean, chain)), chain) * 255)
+    return out
+
+
+def stretch(
+    seed: int, site: Site, start: np.datetime64, seconds: int, kp: pd.Series,
+    found: pd.DataFrame, strength: float, rule: Rule,
+) -> Array:  # fmt: skip
+    """(3, n) nT: a continuous record of one station, at 1 s.
+
+    Background and pulsations are drawn once for the whole stretch; what is injected is on for the
+    whole lead of each earthquake whose zone holds the station, in whole 6-hour pieces.
+    """
+    random = np.random.default_rng([seed, 7, *site.station.encode()])
+    out = field(random, site, start, seconds, float(kp.mean()))
+    if strength <= 0:
+        return out
+    piece = 21_600
+    for low in range(0, seconds, piece):
+        n = min(piece, seconds - low)
+        end = np.array([start + np.timedelta64(low + n, "s")])
+        row = label_windows(site.station, end, found, rule).iloc[0]
+        if row["kind"] == "precursor":
+            seeded = np.random.default_rng([seed, 8, low, *site.station.encode()])
+            out[:, low : low + n] += injected(seeded, n, 1.0, strength, float(row["bearing"]))
+    return out
+
+
+def _record(
+    site: Site, data: Array, start: np.datetime64, found: pd.DataFrame, kp: pd.Series,
+    quakes: pd.DataFrame, stations: pd.DataFrame,
+) -> Record:  # fmt: skip
+    from terrella.tasks.precursor.stations import Station
+
+    time = start + np.arange(data.shape[1]) * np.timedelta64(1, "s")
+    units = {v.name: v for v in INPUTS}
+    attrs = {"station": site.station, "cadence": 1.0, "conversion": "simulated H, D, Z in nT"}
+    record: Record = {
+        name: xr.DataArray(
+            data[k], {"time": time}, ("time",),
+            attrs={"units": "nT", "long_name": units[name].long_name, **attrs},
+        )
+        for k, name in enumerate("HDZ")
+    }  # fmt: skip
+    truth = Station(site.station, (), Reading(), 0.0, found, kp)._truth()
+    # The side tables go with the record, so that a scene on disk has its truth too.
+    truth["quake"].attrs |= {
+        "catalogue": quakes.to_csv(index=False), "stations": stations.to_csv(index=False)
+    }  # fmt: skip
+    return record | truth
+
+
+def simulate(
+    seed: int = 0, hours: float = 24.0, strength: float = 2.0, start: str = "2019-01-01"
+) -> Record:
+    """One station for some hours: normal at first, the rest in the lead of an earthquake to come.
+
+    The earthquake strikes 12.5 days after the end, so that under the task's own rule (lead 14 days)
+    the last 36 hours precede it and what comes before is normal.
+
+    Args:
+        seed: of everything.
+        hours: length.
+        strength: of the injected signal; 0: none.
+        start: first instant, UTC.
+
+    Returns:
+        H, D, Z (nT, 1 s), ``quake`` and ``kp``.
+    """
+    world = World(seed=seed, strength=strength, stations=1, days=max(hours / 24, 1.0))
+    site = sites(seed, 1)[0]
+    first = np.datetime64(start, "ns")
+    random = np.random.default_rng([seed, 9])
+    # The quiet part must outlast the rule's days after the first earthquake: it comes late.
+    when = first + np.timedelta64(round(hours * 3600 + 86_400 * 12.5), "s")
+    quakes = pd.DataFrame(
+        {"time": [when], "latitude": [site.latitude + random.uniform(-0.8, 0.8)],
+         "longitude": [site.longitude + random.uniform(-0.8, 0.8)],
+         "magnitude": [round(float(random.uniform(5.6, 6.6)), 1)], "depth": [20.0], "id": ["sim0"]}
+    )  # fmt: skip
+    quakes["time"] = quakes["time"].astype("datetime64[ns]")
+    stations = pd.DataFrame(
+        {"station": [site.station], "latitude": [site.latitude], "longitude": [site.longitude]}
+    )
+    rule = Rule()
+    found = pairs(quakes, stations, rule)
+    kp = kp_series(seed, first, world.days + 1)
+    data = stretch(seed, site, first, max(round(hours * 3600), 1), kp, found, strength, rule)
+    return _record(site, data, first, found, kp, quakes, stations)
+
+
+def export(record: Record, path: Path) -> list[Path]:
+    """Write a scene as FRG604RC day files (gzip) with catalogue, station list and Kp beside them.
+
+    Args:
+        record: from :func:`simulate`.
+        path: its folder takes the files; its name is not used, as the format names files itself.
+    """
+    folder = path.parent
+    h = record["H"]
+    out = days(
+        h.attrs["station"], h["time"].to_numpy(), [record[k].to_numpy() for k in "HDZ"], folder
+    )
+    kp = record["kp"]
+    tables = {
+        "earthquakes.csv": record["quake"].attrs["catalogue"],
+        "stations.csv": record["quake"].attrs["stations"],
+        "kp.csv": pd.DataFrame({"time": kp["time"].to_numpy(), "kp": kp.to_numpy()}).to_csv(
+            index=False
+        ),
+    }
+    for name, text in tables.items():
+        with files.whole(folder / name) as scratch:
+            scratch.write_text(str(text), "utf-8")
+        out.append(folder / name)
+    return out
+
+
+def days(
+    station: str, time: NDArray[np.datetime64], values: Sequence[Array], folder: Path
+) -> list[Path]:
+    """Write samples as FRG604RC day files ``S<yymmdd>.<STN>.gz``; hours outside them are missing."""
+    out = []
+    size = 86_400
+    first = time[0].astype("datetime64[D]")
+    second = ((time - first.astype("datetime64[ns]")) / np.timedelta64(1, "s")).astype(np.int64)
+    for number in np.unique(second // size):
+        mine = second // size == number
+        day = {name: np.full(size, np.nan) for name in "HDZ"}
+        for name, samples in zip("HDZ", values, strict=True):
+            day[name][second[mine] - number * size] = samples[mine]
+        date = first + int(number)
+        stamp = str(date).replace("-", "")[2:]
+        path = folder / f"S{stamp}.{station}.gz"
+        with files.whole(path) as scratch:
+            scratch.write_bytes(gzip.compress(frg604rc.render(station, date, day), 1, mtime=0))
+        out.append(path)
+    return out
+
+
+def export_world(world: World, folder: Path) -> list[Path]:
+    """Write a whole world: day files of every station, catalogue, station list, Kp."""
+    places = sites(world.seed, world.stations)
+    stations = pd.DataFrame(
+        [(s.station, s.latitude, s.longitude) for s in places],
+        columns=["station", "latitude", "longitude"],
+    )
+    quakes = earthquakes(world, START, places)
+    kp = kp_series(world.seed, START, world.days)
+    found = pairs(quakes, stations, Rule())
+    out: list[Path] = []
+    seconds = round(world.days * 86_400)
+    for site in places:
+        mine = found[found["station"] == site.station]
+        data = stretch(world.seed, site, START, seconds, kp, mine, world.strength, Rule())
+        time = START + np.arange(seconds) * np.timedelta64(1, "s")
+        out += days(site.station, time, list(data), folder)
+    tables = {
+        "earthquakes.csv": quakes, "stations.csv": stations,
+        "kp.csv": kp.rename_axis("time").reset_index(),
+    }  # fmt: skip
+    for name, table in tables.items():
+        with files.whole(folder / name) as scratch:
+            table.to_csv(scratch, index=False)
+        out.append(folder / name)
     return out

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from terrella.tasks.precursor.labels import NORMAL_AZIMUTH, NORMAL_MAGNITUDE, SECTORS
-from terrella.tasks.precursor.network import AZIMUTH, MAGNITUDE
+from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
