@@ -1,148 +1,35 @@
-"""Train on folds and score on what was left out: network, shortcuts and nulls on the same rows."""
+"""Out-of-fold study: network, shortcuts and nulls on the same rows, and the certificate from it."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from terrella.tasks.precursor import augment
+from terrella.learn.evaluate import COLUMNS, refitter
+from terrella.learn.split import guard
+from terrella.predict import predict
+from terrella.task import Task
+from terrella.tasks.precursor.alarms import Molchan, expected, false_alarms, molchan
+from terrella.tasks.precursor.catalogue import station_place
+from terrella.tasks.precursor.decode import softmax
+from terrella.tasks.precursor.judge import divide, halves, subset
 from terrella.tasks.precursor.labels import NORMAL_MAGNITUDE
-from terrella.tasks.precursor.network import AZIMUTH, MAGNITUDE, Precursor, class_weights, fit_scaling, loss
-from terrella.tasks.precursor.skill import SHORTCUTS, Certificate, certify, lookup
-from terrella.tasks.precursor.split import codes, folds
-from terrella.types import NoData
+from terrella.tasks.precursor.skill import (
+    Certificate,
+    bootstrap,
+    certify,
+    scores,
+)
+from terrella.tasks.precursor.split import codes
+from terrella.tasks.precursor.task import Evaluation, Recipe
+from terrella.types import Fold, Outputs, Refused, Scene, Windows
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained; the defaults are the published ones.
-
-    Attributes:
-        rate: AdamW's learning rate.
-        decay: weight decay.
-        batch: rows in a step.
-        epochs: at most.
-        patience: epochs without a better inner loss after which training ends.
-        warmup: epochs in which the rate rises; then it falls as a cosine.
-        clip: largest gradient norm.
-        augment: "physical", "published" or "none".
-        loss: "weighted", "focal" or "plain".
-        inner: share of the training groups held back to choose the epoch.
-        scaling: "data" fits the image scaling to the training rows, "kept" leaves the network's.
-        seed: of everything drawn.
-    """
-
-    rate: float = 1e-4
-    decay: float = 0.05
-    batch: int = 32
-    epochs: int = 50
-    patience: int = 10
-    warmup: int = 5
-    clip: float = 1.0
-    augment: str = "physical"
-    loss: str = "weighted"
-    inner: float = 0.2
-    scaling: str = "data"
-    seed: int = 42
-
-
-def inner_split(
-    groups: NDArray[np.int64], share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to fit and rows to choose the epoch on: whole groups, from the training side only."""
-    names = np.random.default_rng(seed).permutation(np.unique(groups))
-    count = max(round(share * len(names)), 1)
-    held = np.isin(groups, names[:count])
-    if held.all():
-        raise NoData(f"{len(names)} group of earthquakes is too few to hold one back")
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
-def _targets(table: pd.DataFrame) -> dict[str, Tensor]:
-    return {k: torch.tensor(table[k].to_numpy(np.int64)) for k in ("magnitude", "azimuth")}
-
-
-def _schedule(step: int, warm: int, total: int) -> float:
-    if step < warm:
-        return (step + 1) / max(warm, 1)
-    return 0.5 * (1 + math.cos(math.pi * min((step - warm) / max(total - warm, 1), 1.0)))
-
-
-def predict(network: Precursor, image: Tensor, batch: int = 64) -> dict[str, Array]:
-    """Probabilities of both heads: "magnitude" (n, 4), "azimuth" (n, 9)."""
-    network.eval()
-    parts: dict[str, list[Tensor]] = {"magnitude": [], "azimuth": []}
-    with torch.inference_mode():
-        for start in range(0, len(image), batch):
-            for name, logits in network(image[start : start + batch]).items():
-                parts[name].append(logits.softmax(1))
-    return {name: torch.cat(p).double().numpy() for name, p in parts.items()}
-
-
-def fit(network: Precursor, image: Tensor, table: pd.DataFrame, how: Training) -> Precursor:
-    """Train on some groups, keep the epoch that does best on others; all from the rows given.
-
-    Args:
-        network: fresh; it is changed and returned in evaluation mode.
-        image: (n, 3, h, w) bytes.
-        table: (n,) rows with magnitude, azimuth (class numbers) and cluster.
-        how: settings.
-    """
-    torch.manual_seed(how.seed)
-    generator = torch.Generator().manual_seed(how.seed)
-    rows, held = inner_split(codes(table["cluster"]), how.inner, how.seed)
-    if how.scaling == "data":
-        fit_scaling(network, image[rows])
-    target = _targets(table)
-    weights = {
-        "magnitude_weight": class_weights(target["magnitude"][rows], len(MAGNITUDE)),
-        "azimuth_weight": class_weights(target["azimuth"][rows], len(AZIMUTH)),
-    }
-    steps = math.ceil(len(rows) / how.batch)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=how.rate, weight_decay=how.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: _schedule(s, how.warmup * steps, how.epochs * steps)
-    )
-    best, since, kept = math.inf, 0, copy.deepcopy(network.state_dict())
-    for _ in range(how.epochs):
-        network.train()
-        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
-        for start in range(0, len(order), how.batch):
-            pick = order[start : start + how.batch]
-            unit = augment.apply(image[pick].float() / 255.0, how.augment, generator)
-            value = loss(network(unit), {k: v[pick] for k, v in target.items()} | weights, how.loss)
-            optimiser.zero_grad()
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), how.clip)
-            optimiser.step()
-            schedule.step()
-        now = _held_loss(network, image[held], {k: v[held] for k, v in target.items()} | weights)
-        if now < best:
-            best, since, kept = now, 0, copy.deepcopy(network.state_dict())
-        else:
-            since += 1
-            if since >= how.patience:
-                break
-    network.load_state_dict(kept)
-    return network.eval()
-
-
-def _held_loss(network: Precursor, image: Tensor, target: dict[str, Tensor]) -> float:
-    network.eval()
-    with torch.inference_mode():
-        parts = [network(image[k : k + 64]) for k in range(0, len(image), 64)]
-        whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-        return float(loss(whole, target, "plain"))
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -150,146 +37,239 @@ class Outcome:
     """Out-of-fold probabilities of one study, all models on the same rows.
 
     Attributes:
-        rows: (m,) rows of the table that were tested.
-        network: "magnitude" (m, 4), "azimuth" (m, 9).
-        baselines: shortcut name -> the same.
-        fold: (m,) number of the fold.
+        table: (m,) tested rows: station, end, cluster, labels, fold.
+        given: model name -> ``magnitude`` (m, 4), ``azimuth`` (m, 9) probabilities. The network is
+            ``terrella``.
+        data, split: in words.
     """
 
-    rows: NDArray[np.int64]
-    network: dict[str, Array]
-    baselines: dict[str, dict[str, Array]] = field(default_factory=dict)
-    fold: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    table: pd.DataFrame
+    given: dict[str, dict[str, Array]]
+    data: str
+    split: str
 
+    @property
+    def baselines(self) -> dict[str, dict[str, Array]]:
+        """All but the network."""
+        return {k: v for k, v in self.given.items() if k != "terrella"}
 
-def shortcuts(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, dict[str, Array]]:
-    """Every shortcut fitted on ``train``, as probabilities on ``test``."""
-    size = {"magnitude": len(MAGNITUDE), "azimuth": len(AZIMUTH)}
-    return {
-        name: {head: lookup(train, test, columns, head, n) for head, n in size.items()}
-        for name, columns in SHORTCUTS.items()
-    }
+    def truth(self) -> dict[str, NDArray[np.int64]]:
+        """Class numbers of both heads."""
+        return {h: self.table[h].to_numpy(np.int64) for h in ("magnitude", "azimuth")}
 
-
-def prepare_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Adds what shortcuts look up and is not there yet: kp_class (whole Kp), month, hour."""
-    when = pd.DatetimeIndex(table["end"])
-    out = table.reset_index(drop=True).copy()
-    out["month"], out["hour"] = when.month, when.hour
-    kp = out["kp"] if "kp" in out else pd.Series(np.nan, out.index)
-    out["kp_class"] = np.where(kp.isna(), -1, np.floor(kp.fillna(0))).astype(int)
-    return out
+    def bearing(self) -> Array:
+        """(m,) degrees; NaN for normals."""
+        normal = self.table["magnitude"].to_numpy() == NORMAL_MAGNITUDE
+        return np.where(normal, np.nan, self.table["bearing"].to_numpy(np.float64))
 
 
 def crossval(
-    image: NDArray[np.uint8] | Tensor,
-    table: pd.DataFrame,
-    make: Callable[[], Precursor],
-    how: Training,
-    kind: str = "loeo",
-    count: int = 10,
-    embargo: float = 7.0,
-    progress: Callable[[str], None] | None = None,
+    task: Task, folds: Iterable[Fold], recipe: Recipe, training: object, note: Note = lambda _: None
 ) -> Outcome:
-    """Train and test fold by fold.
+    """Train and test fold by fold, the network by the house's own trainer.
 
-    Args:
-        image: (n, 3, h, w) bytes.
-        table: (n,) rows: station, end, cluster, block, magnitude, azimuth, bearing, kp.
-        make: gives a fresh network.
-        how: training settings.
-        kind: split, one of ``split.KINDS``.
-        count: folds.
-        embargo: days.
-        progress: told a line for every fold.
-
-    Returns:
-        Outcome with the network's and every shortcut's probabilities on the tested rows.
+    Raises:
+        Refused: no fold could be used, or one leaks.
     """
-    table = prepare_table(table)
-    pixels = torch.as_tensor(image)
-    rows: list[NDArray[np.int64]] = []
-    number: list[NDArray[np.int64]] = []
-    network: dict[str, list[Array]] = {"magnitude": [], "azimuth": []}
-    base: dict[str, dict[str, list[Array]]] = {k: {h: [] for h in network} for k in SHORTCUTS}
-    for k, (train, test) in enumerate(folds(table, kind, count, embargo, how.seed)):
-        if table["cluster"].iloc[train].nunique() < 2:
-            continue
-        torch.manual_seed(how.seed + k)
-        model = fit(make(), pixels[train], table.iloc[train], how)
-        given = predict(model, pixels[test])
-        rows.append(test)
-        number.append(np.full(len(test), k))
-        for head in network:
-            network[head].append(given[head])
-        for name, heads in shortcuts(table.iloc[train], table.iloc[test]).items():
-            for head, value in heads.items():
-                base[name][head].append(value)
-        if progress:
-            progress(f"{kind} fold {k + 1}: {len(train)} rows to train, {len(test)} to test")
-    if not rows:
-        raise NoData(f"split {kind!r}: no fold has two earthquakes to train on")
-    return Outcome(
-        np.concatenate(rows),
-        {h: np.concatenate(v) for h, v in network.items()},
-        {n: {h: np.concatenate(v) for h, v in heads.items()} for n, heads in base.items()},
-        np.concatenate(number),
-    )
+    refit = refitter(task, recipe, training)
+    tables: list[pd.DataFrame] = []
+    parts: dict[str, list[dict[str, Array]]] = {}
+    data = split = ""
+    for fold in folds:
+        guard(fold)
+        data, split = fold.data, fold.split
+        note(f"{fold.split}, {fold.name}: {sum(map(len, fold.train))} rows to learn from")
+        model = refit(fold)
+        for scene in fold.test:
+            tables.append(_tested(scene, fold.name))
+            _add(parts, "terrella", predict(model.network, scene.windows, rows=64))
+            for name, baseline in task.baselines.items():
+                _add(parts, name, baseline(fold.train, recipe)(scene.windows))
+    if not tables:
+        raise Refused("no fold has two earthquakes to learn from and rows to test on")
+    given = {
+        name: {h: np.concatenate([p[h] for p in each]) for h in ("magnitude", "azimuth")}
+        for name, each in parts.items()
+    }
+    return Outcome(pd.concat(tables, ignore_index=True), given, data, split)
+
+
+def _tested(scene: Scene, fold: str) -> pd.DataFrame:
+    table: pd.DataFrame = scene.windows.extra["table"]
+    return table.assign(fold=fold, earthquake=scene.windows.groups["earthquake"])
+
+
+def _add(parts: dict[str, list[dict[str, Array]]], name: str, outputs: Outputs) -> None:
+    made = {h: softmax(outputs[h]).astype(np.float64) for h in ("magnitude", "azimuth")}
+    parts.setdefault(name, []).append(made)
 
 
 def permuted(
-    table: pd.DataFrame, outcome: Outcome, score: Callable[[Mapping[str, NDArray[np.int64]]], float],
+    outcome: Outcome, score: Callable[[Mapping[str, NDArray[np.int64]]], float],
     rounds: int = 200, seed: int = 42,
 ) -> list[float]:  # fmt: skip
-    """A score after the labels were shuffled within each station, against the same outputs.
+    """A score after the labels were rolled within each station, against the same outputs.
 
-    Whole earthquakes swap labels where they can: the rows of a station are rolled by a random
-    amount in the order of their earthquakes, so that neighbours keep their likeness.
+    Rolling keeps neighbours together: the windows of an earthquake stay alike, as they are not
+    independent of each other.
     """
     random = np.random.default_rng(seed)
-    tested = table.iloc[outcome.rows].reset_index(drop=True)
-    order = np.lexsort((tested["end"], tested["cluster"], tested["station"]))
-    station = tested["station"].to_numpy()[order]
-    truth = {h: tested[h].to_numpy(np.int64) for h in ("magnitude", "azimuth")}
+    table = outcome.table
+    order = np.lexsort((table["end"], codes(table["earthquake"]), codes(table["station"])))
+    station = table["station"].astype(str).to_numpy()[order]
+    truth = outcome.truth()
     out = []
     for _ in range(rounds):
         source = np.empty(len(order), np.int64)
         for code in np.unique(station):
             mine = order[station == code]
-            source[mine] = np.roll(mine, random.integers(0, len(mine)))
+            source[mine] = np.roll(mine, int(random.integers(0, len(mine))))
         out.append(score({h: t[source] for h, t in truth.items()}))
     return out
 
 
-def shuffled(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def certificate(
+    outcome: Outcome, metric: str = "precursor MCC", permutations: int = 200, seed: int = 42
+) -> Certificate:
+    """Gain over the best shortcut with its interval, and the p of label shuffles."""
+    bearing, ones = outcome.bearing(), np.ones(len(outcome.table))
+
+    def score(labels: Mapping[str, NDArray[np.int64]]) -> float:
+        return scores(labels, outcome.given["terrella"], bearing, ones)[metric]
+
+    nulls = permuted(outcome, score, permutations, seed) if permutations else []
+    return certify(
+        outcome.truth(), outcome.given["terrella"], outcome.baselines,
+        codes(outcome.table["earthquake"]), f"{outcome.data} ({outcome.split})", metric, nulls,
+        bearing, seed=seed,
+    )  # fmt: skip
+
+
+def score_table(outcome: Outcome, suffix: str = "", seed: int = 42) -> pd.DataFrame:
+    """Every score of every model with its interval, in the columns of ``scores.csv``."""
+    truth, bearing = outcome.truth(), outcome.bearing()
+    groups = codes(outcome.table["earthquake"])
+    rows = []
+    for model, given in outcome.given.items():
+        names = scores(truth, given, bearing, np.ones(len(groups)))
+        for name in names:
+
+            def one(weight: Array, name: str = name, given: dict[str, Array] = given) -> float:
+                return scores(truth, given, bearing, weight)[name]
+
+            found = bootstrap(groups, one, 200, seed)
+            rows.append(
+                ("precursor", outcome.data, outcome.split, "all", "", model + suffix, name,
+                 found.value, found.low, found.high, len(groups))
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def shuffled(windows: Windows, recipe: Recipe, seed: int) -> Windows:
     """Labels drawn anew among the rows of each station: the null that is trained from scratch."""
     random = np.random.default_rng(seed)
+    table = windows.extra["table"]
     out = table.copy()
     for _, group in table.groupby("station"):
         source = random.permutation(group.index.to_numpy())
         for name in ("magnitude", "azimuth", "bearing", "kind"):
             out.loc[group.index, name] = table.loc[source, name].to_numpy()
-    return out
+    return _again(windows, out, recipe)
 
 
-def certificate(
-    table: pd.DataFrame, outcome: Outcome, data: str, metric: str = "precursor MCC",
-    permutations: int = 200, seed: int = 42,
-) -> Certificate:  # fmt: skip
-    """The skill certificate of a study: gain over the best shortcut, interval, label-shuffle p."""
-    from terrella.tasks.precursor.skill import scores
+def _again(windows: Windows, table: pd.DataFrame, recipe: Recipe) -> Windows:
+    from terrella.tasks.precursor.prepare import windows_of
 
-    tested = prepare_table(table).iloc[outcome.rows]
-    truth = {h: tested[h].to_numpy(np.int64) for h in ("magnitude", "azimuth")}
-    bearing = tested["bearing"].to_numpy(np.float64)
-    ones = np.ones(len(tested))
+    return windows_of(windows.x["image"].numpy(), table, recipe)
 
-    def score(labels: Mapping[str, NDArray[np.int64]]) -> float:
-        where = np.where(labels["magnitude"] == NORMAL_MAGNITUDE, np.nan, bearing)
-        return scores(labels, outcome.network, where, ones)[metric]
 
-    nulls = permuted(table, outcome, score, permutations, seed) if permutations else []
-    return certify(
-        truth, outcome.network, outcome.baselines, codes(tested["cluster"]), data, metric, nulls,
-        bearing, seed=seed,
+def null_scores(
+    task: Task, windows: Windows, evaluation: Evaluation, recipe: Recipe, training: object,
+    rounds: int, note: Note,
+) -> pd.DataFrame:  # fmt: skip
+    """Scores of the network trained and tested on shuffled labels, ``rounds`` times."""
+    parts = []
+    for k in range(rounds):
+        note(f"null {k + 1} of {rounds}: labels shuffled within stations")
+        null = shuffled(windows, recipe, 100 + k)
+        outcome = crossval(
+            task, divide(null, evaluation, recipe, "shuffled labels"), recipe, training
+        )
+        only = Outcome(
+            outcome.table, {"terrella": outcome.given["terrella"]}, outcome.data, outcome.split
+        )
+        parts.append(score_table(only, f" (label shuffle {k + 1})"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A test on continuous data after all training data.
+
+    Attributes:
+        trajectories: model name -> Molchan trajectory, against each station's Poisson rate.
+        alarms: false alarms per station-year of the network, at its own threshold.
+    """
+
+    trajectories: dict[str, Molchan]
+    alarms: pd.DataFrame
+
+
+def prospect(
+    task: Task, chosen: Windows, every: Windows, pairs: pd.DataFrame, lead: float,
+    recipe: Recipe, training: object, share: float = 0.6, embargo: float = 7.0,
+) -> Prospect:  # fmt: skip
+    """Learn from the first part of the record, then watch the rest without a break.
+
+    Args:
+        task: this task.
+        chosen: labelled rows (precursors and matched normals).
+        every: all windows, in order of time.
+        pairs: earthquakes of every station, from ``labels.pairs``.
+        lead: days a window speaks for.
+        recipe, training: as for training.
+        share: part of the span that is learnt from.
+        embargo: days left out between the parts.
+
+    Raises:
+        Refused: a part holds nothing to learn from or to watch.
+    """
+    first, last = every.time.min(), every.time.max()
+    edge = first + (last - first) * share
+    gap = np.timedelta64(round(embargo * 86_400), "s")
+    rows = np.flatnonzero(chosen.time < edge - gap)
+    watched = np.flatnonzero(every.time >= edge)
+    if not len(rows) or not len(watched):
+        raise Refused("continuous test: too short a record to learn from and to watch")
+    early = subset(chosen, rows, recipe)
+    learned, held = halves(early, recipe, 42)
+    fold = Fold("prospect", (), (learned,), (held,), refit=True)
+    model = refitter(task, recipe, training)(fold)
+    later = subset(every, watched, recipe)
+    outputs = {"terrella": predict(model.network, later, rows=64)}
+    outputs |= {k: b((learned,), recipe)(later) for k, b in task.baselines.items()}
+    table = later.extra["table"]
+    past = pairs[pairs["time"] < edge]
+    span = tuple(float(t.astype("datetime64[ns]").astype(np.int64)) / 86_400e9 for t in (first, edge))
+    weight = expected(table, past, lead, (span[0], span[1]))
+    ahead = np.flatnonzero(table["kind"].to_numpy() == "precursor")
+    event = table["event"].to_numpy(np.int64)[ahead]
+    trajectories = {
+        name: molchan(
+            1.0 - softmax(out["magnitude"])[:, NORMAL_MAGNITUDE].astype(np.float64), ahead, event,
+            weight,
+        )
+        for name, out in outputs.items()
+    }  # fmt: skip
+    alarm = outputs["terrella"]["magnitude"].argmax(1) != NORMAL_MAGNITUDE
+    counted = false_alarms(
+        table["station"].astype(str).to_numpy("U"), later.time, alarm,
+        (table["kind"] == "precursor").to_numpy(), recipe.window,
     )  # fmt: skip
+    return Prospect(trajectories, counted)
+
+
+def places_of(stations: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Rows of the station list for some stations; NoData where one is not in it."""
+    rows = [(n, *station_place(stations, n)) for n in names]
+    return pd.DataFrame(rows, columns=["station", "latitude", "longitude"])
