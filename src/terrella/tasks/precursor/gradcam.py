@@ -1,6 +1,7 @@
 """Grad-CAM of either head: which part of the spectrogram a class score rests on.
 
-Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74.
+Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74; Integrated Grad-CAM: Sattarzadeh et al. 2021,
+doi:10.1109/ICASSP39728.2021.9415064.
 """
 
 from __future__ import annotations
@@ -8,10 +9,31 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terrella.tasks.precursor.network import Precursor
+
+
+def _slope(
+    network: Precursor, stages: list[nn.Module], held: Tensor, head: str, chosen: Tensor
+) -> Tensor:
+    """Gradient of the chosen class's logit with respect to ``held``; same shape."""
+    held = held.detach().requires_grad_(True)
+    with torch.enable_grad():
+        out = held
+        for stage in stages:
+            out = stage(out)
+        logits = network.heads(out)[head]
+        (slope,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), held)
+    return slope
+
+
+def _through(stages: list[nn.Module], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        for stage in stages:
+            x = stage(x)
+    return x
 
 
 def gradcam(
@@ -20,9 +42,15 @@ def gradcam(
     head: str = "magnitude",
     target: Tensor | None = None,
     layer: int = -1,
+    steps: int = 0,
     batch: int = 32,
 ) -> NDArray[np.float32]:
     """Grad-CAM maps, in the image's own pixels.
+
+    Plain Grad-CAM (``steps`` 0) weighs activations by their mean gradient at the image itself.
+    Where the score is saturated, as it is for a strong signal, that gradient says little or points
+    away. Integrated Grad-CAM averages it on the straight way from the activations of the mean
+    training image to those of this one, so that the map sums to what the image adds to the score.
 
     The network is run up to ``layer`` without gradients and from there with them, so that no hook
     is needed and nothing stays attached to it.
@@ -32,8 +60,9 @@ def gradcam(
         image: (rows, 3, h, w), bytes or floats in 0 .. 1.
         head: "magnitude" or "azimuth".
         target: (rows,) class numbers; None takes the class each row was given.
-        layer: place in ``backbone.features`` after which the map is taken (-1: the last, 1/32 of
-            the image; earlier layers are finer).
+        layer: place in ``backbone.features`` after which the map is taken (-1: the last; earlier
+            layers are finer).
+        steps: of the integral; 0 for plain Grad-CAM.
         batch: rows at a time.
 
     Returns:
@@ -44,25 +73,26 @@ def gradcam(
     network.eval()
     stages = list(network.backbone.features)  # type: ignore[arg-type]
     split = len(stages) + layer + 1 if layer < 0 else layer + 1
+    early, late = stages[:split], stages[split:]
     maps = []
     for start in range(0, len(image), batch):
         rows = image[start : start + batch]
+        scaled = network.scale(rows)
+        held = _through(early, scaled)
         with torch.no_grad():
-            held = network.scale(rows)
-            for stage in stages[:split]:
-                held = stage(held)
-        held = held.detach().requires_grad_(True)
-        with torch.enable_grad():
-            out = held
-            for stage in stages[split:]:
-                out = stage(out)
-            logits = network.heads(out)[head]
-            chosen = logits.argmax(1) if target is None else target[start : start + batch]
-            (slope,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), held)
-        cam = F.relu((slope.mean((2, 3), keepdim=True) * held.detach()).sum(1, keepdim=True))
-        cam = F.interpolate(cam, rows.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        top = cam.amax((1, 2), keepdim=True)
-        maps.append(torch.where(top > 0, cam / top.clamp(min=1e-12), torch.zeros_like(cam)))
+            logits = network.heads(_through(late, held))[head]
+        chosen = logits.argmax(1) if target is None else target[start : start + batch]
+        if steps:
+            usual = _through(early, torch.zeros_like(scaled[:1]))
+            way = [(k + 0.5) / steps for k in range(steps)]
+            points = [usual + share * (held - usual) for share in way]
+            slope = sum(_slope(network, late, p, head, chosen) for p in points) / steps
+            cam = (slope * (held - usual)).sum(1, keepdim=True)
+        else:
+            slope = _slope(network, late, held, head, chosen).mean((2, 3), keepdim=True)
+            cam = (slope * held).sum(1, keepdim=True)
+        cam = F.interpolate(F.relu(cam), rows.shape[-2:], mode="bilinear", align_corners=False)
+        maps.append(cam[:, 0] / cam.amax((2, 3)).clamp(min=1e-12)[:, None])
     network.train(training)
     return np.asarray(torch.cat(maps).numpy(), np.float32)
 

@@ -210,13 +210,16 @@ def sample(windows: Windows, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def predict(network: nn.Module, windows: Windows) -> Outputs:
-    """Logits of both heads, and Grad-CAM of the head asked for, a few images at a time."""
+    """Logits of both heads, and integrated Grad-CAM of the head asked for, a few images at a time.
+
+    The map is taken before the last stage, whose convolutions reach over most of the image.
+    """
     from terrella.predict import predict as plain
     from terrella.tasks.precursor.gradcam import gradcam
 
     out: dict[str, Any] = plain(network, windows, rows=32)
     head = windows.extra.get("explain", "none")
     if head != "none":
-        cam = gradcam(network, windows.x["image"], head)  # type: ignore[arg-type]
+        cam = gradcam(network, windows.x["image"], head, layer=-2, steps=8)  # type: ignore[arg-type]
         out["cam"] = to_bytes(cam)
     return out

@@ -43,7 +43,7 @@ class Recipe:
         low, high: dB re 1 nT^2/Hz drawn as 0 and 1.
     """
 
-    backbone: Literal["light", "tiny", "small", "base", "efficientnet_b0"] = "light"
+    backbone: Literal["light", "micro", "tiny", "small", "base", "efficientnet_b0"] = "light"
     hidden: int = 512
     drop: float = 0.1
     scaling: Literal["data", "imagenet", "none"] = "data"
