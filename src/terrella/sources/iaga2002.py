@@ -66,7 +66,7 @@ def _fast(body: bytes, count: int) -> tuple[Times, list[Array]] | None:
     if any(p is None for p in parts.values()) or any(c is None for c in columns):
         return None
     y, mo, d, h, mi, s = (np.asarray(parts[key]) for key in "YMDhms")
-    if not ((mo >= 1) & (mo <= 12) & (d >= 1) & (d <= 31)).all():
+    if not ((y >= 1957) & (y < 2100) & (mo >= 1) & (mo <= 12) & (d >= 1) & (d <= 31)).all():
         return None
     months = ((y - 1970) * 12 + mo - 1).astype("datetime64[M]").astype("datetime64[D]")
     time = months + (d - 1).astype("timedelta64[D]")

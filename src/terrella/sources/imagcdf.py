@@ -82,9 +82,8 @@ def parse(data: bytes, where: str = "bytes") -> Magnetogram:
         except Refused:
             raise
         except Exception as error:  # cdflib raises whatever its byte offsets lead to
-            raise Refused(
-                f"{where}: damaged CDF ({type(error).__name__}: {str(error)[:80]})"
-            ) from None
+            words = " ".join(str(error).split())[:80]
+            raise Refused(f"{where}: damaged CDF ({type(error).__name__}: {words})") from None
     time = np.asarray(time, "datetime64[ns]").ravel()
     # The scalar F may be on a clock of its own; it is no part of H, D, Z.
     same = {e: v for e, v in found.items() if v[2] == clock and len(v[0]) == len(time)}

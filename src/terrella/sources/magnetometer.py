@@ -96,10 +96,10 @@ def _csv(data: bytes, where: str, how: Reading) -> Magnetogram:
     if len(codes) > 1:
         raise Refused(f"{where}: two stations in one file ({', '.join(sorted(codes)[:4])})")
     try:
-        time = pd.to_datetime(table[names["time"]], utc=True, format="ISO8601")
+        time = pd.to_datetime(table[names["time"]].astype(str), utc=True, format="ISO8601")
     except (ValueError, TypeError) as error:
         raise Refused(
-            f"{where}: column {names['time']} is not ISO 8601 time ({str(error)[:80]})"
+            f"{where}: column {names['time']} is not ISO 8601 time ({str(error).splitlines()[0][:80]})"
         ) from None
     elements = [k for k in names if k not in ("time", "station")]
     values = {}

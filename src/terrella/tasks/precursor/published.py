@@ -80,9 +80,13 @@ def _load(path: Path) -> Any:
             f"{path}: holds more than weights, so it is not opened; save its state_dict alone"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise Refused(f"{path}: is not a checkpoint ({str(error).splitlines()[0][:80]})") from None
+        raise Refused(f"{path}: is not a checkpoint ({_first(error)})") from None
     except Exception as error:  # safetensors raises its own kind
         raise Refused(f"{path}: is not a checkpoint ({type(error).__name__})") from None
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def _unwrap(found: Any, path: Path) -> dict[str, Tensor]:

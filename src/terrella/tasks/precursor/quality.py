@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from terrella.sources.base import EARLIEST, LATEST
 from terrella.sources.magnetogram import Array, Magnetogram, to_hdz
 from terrella.types import NoData, Refused
 
@@ -92,6 +93,9 @@ def _grid(raw: Magnetogram, where: str) -> tuple[np.datetime64, int, NDArray[np.
         raise NoData(f"{where}: no sample")
     if not np.isfinite(raw.cadence) or raw.cadence <= 0:
         raise Refused(f"{where}: the sampling interval cannot be told from {len(raw.time)} sample")
+    wild = (raw.time < EARLIEST) | (raw.time > LATEST) | np.isnat(raw.time)
+    if wild.any():
+        raise Refused(f"{where}: time of sample {int(wild.argmax())} is not between 1957 and 2100")
     step = round(raw.cadence * 1e9)
     nanos = raw.time.astype("datetime64[ns]").astype(np.int64)
     # The grid begins on a whole multiple of the cadence, so that files of a station join.

@@ -311,7 +311,7 @@ def controlled(out: Path, seeds: int, seed: int, note: Note) -> list[str]:
     keep("c", "loeo", seed, c)
     lines.append(
         f"c (planted shortcut): naive split gives {100 * naive.score('magnitude accuracy'):.0f} % "
-        f"magnitude accuracy to the network, "
+        f"magnitude accuracy to the network (precursor MCC {naive.score('precursor MCC'):.2f}), "
         f"{100 * naive.score('magnitude accuracy', 'station-only'):.0f} % to the station alone"
     )
     lines += [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +83,13 @@ class Site:
     traffic: float
 
 
-def sites(seed: int, count: int) -> tuple[Site, ...]:
-    """Stations with gain, spectral slope, noise (nT) and man-made noise (nT) of their own."""
+def sites(seed: int, count: int, odd: bool = False) -> tuple[Site, ...]:
+    """Stations with gain, spectral slope, noise (nT) and man-made noise (nT) of their own.
+
+    Where ``odd``, the first has an older, noisier sensor: what a planted shortcut is told by.
+    """
     random = np.random.default_rng([seed, 1])
-    return tuple(
+    made = tuple(
         Site(
             *row,
             gain=float(random.uniform(0.8, 1.25)),
@@ -96,6 +99,7 @@ def sites(seed: int, count: int) -> tuple[Site, ...]:
         )
         for row in SITES[:count]
     )
+    return (replace(made[0], noise=0.06), *made[1:]) if odd else made
 
 
 def kp_series(seed: int, start: np.datetime64, days: float) -> pd.Series:
@@ -293,7 +297,7 @@ def scene(world: World, chain: Chain, rule: Rule | None = None) -> Scene:
         A Scene; equal settings give equal arrays.
     """
     rule = rule or Rule(seed=world.seed, lead=4.0, quiet=4.0)
-    places = sites(world.seed, world.stations)
+    places = sites(world.seed, world.stations, odd=world.shortcut)
     stations = pd.DataFrame([(s.station, s.latitude, s.longitude) for s in places])
     stations.columns = pd.Index(["station", "latitude", "longitude"])
     quakes = earthquakes(world, START, places)
@@ -477,7 +481,7 @@ def days(
 
 def export_world(world: World, folder: Path) -> list[Path]:
     """Write a whole world: day files of every station, catalogue, station list, Kp."""
-    places = sites(world.seed, world.stations)
+    places = sites(world.seed, world.stations, odd=world.shortcut)
     stations = pd.DataFrame(
         [(s.station, s.latitude, s.longitude) for s in places],
         columns=["station", "latitude", "longitude"],
