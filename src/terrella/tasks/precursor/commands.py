@@ -142,6 +142,7 @@ def dataset(
     inputs: Files,
     out: Annotated[Path, typer.Option(help="NetCDF (.nc) to write")],
     lead: Annotated[float, typer.Option(help="days before an earthquake")] = 14.0,
+    quiet: Annotated[float, typer.Option(help="days after one that are not normal")] = 7.0,
     smallest: Annotated[float, typer.Option(help="least magnitude")] = 5.0,
     normals: Annotated[float, typer.Option(help="matched normals per precursor")] = 1.0,
     window: Annotated[str, typer.Option(help="length of a window")] = "6h",
@@ -156,7 +157,7 @@ def dataset(
     from terrella.tasks.precursor.prepare import chain_of
     from terrella.tasks.precursor.task import Options, Recipe
 
-    options = Options(lead=lead, smallest=smallest, normals=normals)
+    options = Options(lead=lead, quiet=quiet, smallest=smallest, normals=normals)
     recipe = Recipe(window=seconds(window, "--window"))
     windows = gather(inputs, recipe, options)
     table = windows.extra["table"]
