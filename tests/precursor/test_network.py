@@ -72,9 +72,7 @@ def test_loss_is_cross_entropy_and_focal() -> None:
     ones = torch.ones(8)
     y = {"magnitude": torch.arange(8) % 4, "azimuth": torch.arange(8), "focus": 0 * ones,
          "magnitude_weight": ones, "azimuth_weight": ones}  # fmt: skip
-    plain = [
-        torch.nn.functional.cross_entropy(logits[k], y[k]) for k in ("magnitude", "azimuth")
-    ]
+    plain = [torch.nn.functional.cross_entropy(logits[k], y[k]) for k in ("magnitude", "azimuth")]
     assert float(loss(logits, y, ones)) == pytest.approx(float(plain[0] + 0.5 * plain[1]), rel=1e-5)
     assert loss(logits, {**y, "focus": 2 * ones}, ones) < loss(logits, y, ones)
     weight = class_weights(torch.tensor([0, 0, 0, 1, -1]), 4)

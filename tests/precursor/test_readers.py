@@ -237,7 +237,7 @@ def test_two_stations_in_one_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"two stations \(AAA, BBB\)"):
         iaga2002.parse(b"".join(parts), "both.sec")
     day = frg604rc.render("GTO", DAY, smooth(86_400))
-    mixed = day[: 10_230] + frg604rc.render("SKB", DAY, smooth(86_400))[10_230:]
+    mixed = day[:10_230] + frg604rc.render("SKB", DAY, smooth(86_400))[10_230:]
     with pytest.raises(Refused, match="two stations"):
         frg604rc.parse(mixed, "S200304.GTO")
 

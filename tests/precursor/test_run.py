@@ -112,7 +112,9 @@ def test_world_dataset_and_its_labels(tmp_path: Path) -> None:
 
 def test_audit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "labels.csv"
-    rows = "".join(f"{k},AAA,2023-01-{1 + k % 28:02d},{k % 24},{0.1 + k / 10},5.2\n" for k in range(60))
+    rows = "".join(
+        f"{k},AAA,2023-01-{1 + k % 28:02d},{k % 24},{0.1 + k / 10},5.2\n" for k in range(60)
+    )
     path.write_text("No,Stasiun,Tanggal,Jam,Azm,Mag\n" + rows)
     assert call("precursor", "audit-labels", path, "--out", tmp_path / "found.csv") == 0
     assert "radians" in capsys.readouterr().out

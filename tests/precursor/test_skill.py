@@ -115,7 +115,9 @@ def test_folds_of_a_world_are_guarded(split: str) -> None:
     for fold in made:
         guard(fold)
         assert fold.refit and len(fold.train[0]) and len(fold.validation[0])
-        shared = set(fold.train[0].groups["earthquake"]) & set(fold.validation[0].groups["earthquake"])
+        shared = set(fold.train[0].groups["earthquake"]) & set(
+            fold.validation[0].groups["earthquake"]
+        )
         assert not shared, "the epoch is chosen on other earthquakes of the training side"
 
 

@@ -159,7 +159,7 @@ def parse(text: bytes, where: str = "text") -> Magnetogram:
         missing = (column >= 99999.0) | ((column >= 88888.0) & (column < 88889.0))
         values[letter] = np.where(missing, np.nan, column)
         units[letter] = "arcmin" if letter in _ANGLES else "nT"
-    steps = np.diff(time[: 10_000].astype(np.int64))
+    steps = np.diff(time[:10_000].astype(np.int64))
     steps = steps[steps > 0]
     cadence = float(np.median(steps)) / 1e9 if len(steps) else float("nan")
     return Magnetogram(

@@ -287,7 +287,9 @@ def geometry(
             ("above 6.28", here & (labels["azimuth"] > TURN)),
         ):
             if part.sum() >= 20:
-                out.append(_year(labels, quakes, places, _rows(part), f"{int(value)}: {words}", days))
+                out.append(
+                    _year(labels, quakes, places, _rows(part), f"{int(value)}: {words}", days)
+                )
     return out
 
 
@@ -344,5 +346,3 @@ def table(findings: Sequence[Finding]) -> pd.DataFrame:
         [(f.level, f.check, len(f.rows), (f.rows or (-1,))[0], f.message) for f in findings],
         columns=["level", "check", "count", "first_row", "message"],
     )
-
-

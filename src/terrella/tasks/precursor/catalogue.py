@@ -99,9 +99,7 @@ def kp_table(path: str | Path | None = None) -> pd.Series:
         Refused: file not readable, or the package is not installed.
     """
     if path is not None:
-        table = _columns(
-            Path(path), {"time": ("time", "datetime"), "kp": ("kp",)}, ["time", "kp"]
-        )
+        table = _columns(Path(path), {"time": ("time", "datetime"), "kp": ("kp",)}, ["time", "kp"])
         return pd.Series(
             table["kp"].to_numpy(float), pd.to_datetime(table["time"], format="ISO8601"), name="kp"
         ).sort_index()

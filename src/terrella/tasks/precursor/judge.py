@@ -74,9 +74,7 @@ def choose(
 
 def subset(windows: Windows, rows: np.ndarray, recipe: Recipe) -> Windows:
     """Some rows of a set, with class weights of their own."""
-    return windows_of(
-        windows.x["image"].numpy()[rows], windows.extra["table"].iloc[rows], recipe
-    )
+    return windows_of(windows.x["image"].numpy()[rows], windows.extra["table"].iloc[rows], recipe)
 
 
 def halves(windows: Windows, recipe: Recipe, seed: int) -> tuple[Windows, Windows]:
@@ -136,7 +134,8 @@ def plan(
     paths: Sequence[Path], evaluation: Evaluation, recipe: Recipe, options: Options
 ) -> Iterator[Fold]:
     """Folds of the files given; or the given weights on two simulated worlds, with and without
-    a signal."""
+    a signal.
+    """
     if paths:
         windows = gather(paths, recipe, options)
         data = f"{len(windows)} windows of {len(paths)} inputs"
@@ -289,5 +288,3 @@ station_only = _shortcut("station only")
 kp_only = _shortcut("Kp only")
 hour_only = _shortcut("hour only")
 station_month = _shortcut("station and month")
-
-

@@ -106,9 +106,7 @@ class Block(nn.Module):
 def convnext(depths: Sequence[int], widths: Sequence[int], drop: float = 0.1) -> nn.Sequential:
     """Features of a ConvNeXt: (rows, 3, h, w) -> (rows, widths[-1], h / 32, w / 32)."""
     norm = partial(ChannelNorm, eps=1e-6)
-    layers: list[nn.Module] = [
-        nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), norm(widths[0]))
-    ]
+    layers: list[nn.Module] = [nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), norm(widths[0]))]
     total, done = sum(depths), 0
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         if stage:
@@ -262,7 +260,8 @@ class Precursor(nn.Module):
 
 def _initialise(network: nn.Module, published: bool) -> None:
     """Truncated normal of 0.02 as published, or by fan-in, with which a small network learns in
-    minutes what it otherwise learns in hours."""
+    minutes what it otherwise learns in hours.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             deviation = 0.02 if published else layer.weight[0].numel() ** -0.5
@@ -291,9 +290,7 @@ def build(recipe: Recipe) -> Precursor:
     else:
         depths, widths = CONVNEXT[recipe.backbone]
         features, width = convnext(depths, widths, recipe.drop), widths[-1]
-    network = Precursor(
-        features, width, recipe.hidden, recipe.scaling, recipe.augment, recipe.size
-    )
+    network = Precursor(features, width, recipe.hidden, recipe.scaling, recipe.augment, recipe.size)
     _initialise(network, published=recipe.backbone not in ("light", "micro"))
     return network
 

@@ -40,9 +40,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return np.round(image * 255.0).astype(np.uint8)
 
 
-def images_of(
-    record: Record, chain: Chain
-) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+def images_of(record: Record, chain: Chain) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """All windows of a station's record.
 
     Windows stand on whole multiples of their stride since 1970, so that files of any cut give the

@@ -153,7 +153,9 @@ def even(raw: Magnetogram, where: str = "record", reference: float | None = None
         jumps[1:] = (np.abs(np.diff(field, axis=1)) > LARGEST_STEP).any(0)
     if jumps.any():
         flags[jumps] |= np.uint8(FLAGS["step"])
-        notes.append(f"{int(jumps.sum())} steps above {LARGEST_STEP:g} nT, first at {jumps.argmax()}")
+        notes.append(
+            f"{int(jumps.sum())} steps above {LARGEST_STEP:g} nT, first at {jumps.argmax()}"
+        )
     for row, name in enumerate("HDZ"):
         if np.nanmax(field[row]) == np.nanmin(field[row]):
             flags |= np.uint8(FLAGS["constant"])

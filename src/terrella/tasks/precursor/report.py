@@ -61,7 +61,9 @@ def validation(
     """
     task = registry.get("precursor")
     every = _everything(paths, recipe, options)
-    chosen = _chosen(every, recipe, options) if every is not None else gather(paths, recipe, options)
+    chosen = (
+        _chosen(every, recipe, options) if every is not None else gather(paths, recipe, options)
+    )
     data = f"{len(chosen)} windows of {len(np.unique(chosen.groups['station']))} stations"
     tables, lines = [], []
     for plan in plans:

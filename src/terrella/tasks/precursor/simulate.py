@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from terrella import files
 from terrella.sources import frg604rc
 from terrella.sources.magnetometer import Reading
-
 from terrella.tasks.precursor.catalogue import dobrovolsky_km
 from terrella.tasks.precursor.labels import Rule, conditions, label_windows, match_normals, pairs
 from terrella.tasks.precursor.spectrogram import Chain, decibel, highpass, images, power

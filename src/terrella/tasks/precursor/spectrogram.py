@@ -204,9 +204,7 @@ def images(db: NDArray[np.float32], chain: Chain) -> NDArray[np.float32]:
     return np.clip(rows[::-1] @ np.clip(unit, 0.0, 1.0) @ columns.T, 0.0, 1.0)
 
 
-def _neutral(
-    db: NDArray[np.float32], lost: NDArray[np.bool_], chain: Chain
-) -> NDArray[np.float32]:
+def _neutral(db: NDArray[np.float32], lost: NDArray[np.bool_], chain: Chain) -> NDArray[np.float32]:
     """Masked spectra of (3, frequency, spectra) replaced by each frequency's median of the rest."""
     out = db.copy()
     for row in range(len(db)):

@@ -250,7 +250,9 @@ def prospect(
     outputs |= {k: b((learned,), recipe)(later) for k, b in task.baselines.items()}
     table = later.extra["table"]
     past = pairs[pairs["time"] < edge]
-    span = tuple(float(t.astype("datetime64[ns]").astype(np.int64)) / 86_400e9 for t in (first, edge))
+    span = tuple(
+        float(t.astype("datetime64[ns]").astype(np.int64)) / 86_400e9 for t in (first, edge)
+    )
     weight = expected(table, past, lead, (span[0], span[1]))
     ahead = np.flatnonzero(table["kind"].to_numpy() == "precursor")
     event = table["event"].to_numpy(np.int64)[ahead]

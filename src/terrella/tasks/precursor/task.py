@@ -65,7 +65,9 @@ class Options:
     """What a run may choose."""
 
     overlap: float = option(0.0, "share of a window that the next one repeats, 0 to below 1")
-    bridge: float = option(10.0, "seconds; longer gaps are masked, shorter ones bridged and flagged")
+    bridge: float = option(
+        10.0, "seconds; longer gaps are masked, shorter ones bridged and flagged"
+    )
     missing: float = option(0.25, "share of spectra a window may lack before it is dropped")
     explain: Literal["none", "magnitude", "azimuth"] = option(
         "magnitude", "head whose Grad-CAM is drawn over the spectrograms"
@@ -93,7 +95,9 @@ class Evaluation:
     folds: int = option(5, "folds (loso: as many as there are stations)")
     embargo: float = option(7.0, "days around test rows that training leaves out (blocks, all)")
     refit: bool = option(True, "train anew on every fold (files); otherwise judge the weights")
-    strength: float = option(2.0, "injected signal of the simulated world, where no files are given")
+    strength: float = option(
+        2.0, "injected signal of the simulated world, where no files are given"
+    )
     seed: int = option(9000, "seed of the simulated world; training uses seeds below 9000")
 
 
