@@ -205,7 +205,7 @@ def test_wrong_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="wrong decoder"):
         even(read(path), path.name)
     path.write_bytes(iaga2002.render("TST", clock(2000), smooth(2000)))
-    with pytest.raises(Refused, match="not this format|truncated"):
+    with pytest.raises(Refused, match=r"not this format|truncated"):
         read(path, Reading(format="frg604rc"))
 
 

@@ -87,7 +87,7 @@ def parse(data: bytes, where: str = "bytes") -> Magnetogram:
     whole = min(len(data) // BLOCK, BLOCKS)
     if whole == 0:
         raise Refused(
-            f"{where}: {len(data)} bytes are less than one FRG604RC block ({BLOCK} bytes): truncated"
+            f"{where}: truncated: {len(data)} bytes are less than one FRG604RC block ({BLOCK})"
         )
     blocks = np.frombuffer(data, np.uint8, whole * BLOCK).reshape(whole, BLOCK)
     starts = _starts(blocks[:, :HEADER], where)
@@ -113,7 +113,7 @@ def housekeeping(data: bytes) -> dict[str, Array]:
     blocks = np.frombuffer(data, np.uint8, whole * BLOCK).reshape(whole, BLOCK)
     records = blocks[:, HEADER:].reshape(whole, RECORDS, RECORD)
     found = {name: _int16(records, at, s).ravel() for name, (at, s) in _SHORTS.items()}
-    return {**found, "Voltage": blocks[:, 27] * 0.1}
+    return {**found, "Voltage": np.asarray(blocks[:, 27] * 0.1, np.float64)}
 
 
 def _pack24(values: Array) -> NDArray[np.uint8]:

@@ -82,13 +82,17 @@ def _csv(data: bytes, where: str, how: Reading) -> Magnetogram:
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise Refused(f"{where}: not a readable CSV ({str(error).splitlines()[0]})") from None
     names = dict(how.columns) or {
-        **{k: c for c in table for k in ("time", "station") if str(c).strip().lower() == k},
-        **{str(c).strip().upper(): c for c in table if str(c).strip().upper() in set("HDZXYEFI")},
+        **{k: str(c) for c in table for k in ("time", "station") if str(c).strip().lower() == k},
+        **{
+            str(c).strip().upper(): str(c)
+            for c in table
+            if str(c).strip().upper() in set("HDZXYEFI")
+        },
     }
     lost = [c for c in names.values() if c not in table]
     if "time" not in names or lost:
         raise Refused(
-            f"{where}: CSV has columns {', '.join(map(str, table.columns))[:120]}; "
+            f"{where}: CSV has columns {', '.join(map(str, table))[:120]}; "
             + (f"no {', '.join(lost)}" if lost else "say which is the time")
             + " (--columns time=...,H=...,D=...,Z=...)"
         )

@@ -7,6 +7,7 @@ doi:10.1111/j.1365-246X.2007.03676.x.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def false_alarms(
 ) -> pd.DataFrame:  # fmt: skip
     """False alarms per station-year.
 
-    Consecutive windows in alarm are one alarm; it is false when none of them precedes an earthquake.
+    Consecutive windows in alarm are one alarm, false when none of them precedes an earthquake.
 
     Args:
         station: (n,) codes.
@@ -103,18 +104,18 @@ def false_alarms(
     Returns:
         Rows by station and "all": station, years (of data), alarms, false, per_year.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for code in np.unique(station):
         mine = np.flatnonzero(station == code)
         mine = mine[np.argsort(end[mine])]
         step = np.diff(end[mine].astype("datetime64[ns]").astype(np.int64)) / 1e9
-        fresh = np.concatenate([[True], ~(alarm[mine][:-1] & (step <= 1.001 * window))])
+        fresh = np.concatenate([[True], ~(alarm[mine][:-1] & np.less_equal(step, 1.001 * window))])
         number = np.cumsum(fresh & alarm[mine])
         on = alarm[mine]
         total = int(number.max(initial=0))
         good = len(np.unique(number[on & near[mine]]))
         years = len(mine) * window / (365.25 * 86_400)
         rows.append((str(code), years, total, total - good, (total - good) / max(years, 1e-9)))
-    years, alarms, false = (sum(r[k] for r in rows) for k in (1, 2, 3))
+    years, alarms, false = (float(sum(float(r[k]) for r in rows)) for k in (1, 2, 3))
     rows.append(("all", years, alarms, false, false / max(years, 1e-9)))
     return pd.DataFrame(rows, columns=["station", "years", "alarms", "false", "per_year"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     """
     table = _columns(Path(path), _ALIASES, ["station", "date"])
     for name in ("hour", "azimuth", "magnitude"):
-        column = table[name] if name in table else np.nan
+        column: Any = table.get(name, np.nan)
         table[name] = pd.to_numeric(pd.Series(column, index=table.index), errors="coerce")
     table["when"] = pd.to_datetime(table["date"], errors="coerce", format="mixed")
     table["station"] = table["station"].astype("string").str.strip().str.upper()
@@ -215,7 +216,8 @@ def _station_findings(table: pd.DataFrame, name: str) -> list[Finding]:
     for label in table.columns:
         share = table[label] / max(table[label].sum(), 1)
         source = str(share.idxmax())
-        own = table.loc[source, label] / max(table.loc[source].sum(), 1)
+        one: Any = table.loc[source]
+        own = float(one[label]) / max(float(one.sum()), 1.0)
         if share.max() >= 0.8 and own >= 0.5 and len(table) > 2 and table[label].sum() >= 5:
             out.append(
                 Finding(
@@ -228,11 +230,16 @@ def _station_findings(table: pd.DataFrame, name: str) -> list[Finding]:
     return out
 
 
+def _named(table: pd.DataFrame) -> Any:
+    """Rows with their columns as attributes; pandas leaves their types open."""
+    return table.itertuples()
+
+
 def _errors(
     labels: pd.DataFrame, quakes: pd.DataFrame, places: dict[str, tuple[float, float]],
     rows: Sequence[int], reading: Callable[[float], float], days: float,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """(rows,) least angle (deg) between a label and an earthquake it may mean; NaN if there is none.
+    """(rows,) least angle (deg) between a label and an earthquake it may mean; NaN if none.
 
     An earthquake may be meant when its magnitude agrees within 0.3, it follows within ``days``, and
     the station lies in its preparation zone.
@@ -240,7 +247,7 @@ def _errors(
     time = quakes["time"].to_numpy("datetime64[ns]")
     out = np.full(len(rows), np.nan)
     for k, row in enumerate(rows):
-        label = labels.loc[row]
+        label: Any = labels.loc[row]
         start = (label["when"] + pd.Timedelta(hours=float(label["hour"] or 0))).to_datetime64()
         low, high = np.searchsorted(time, [start, start + np.timedelta64(round(days * 24), "h")])
         near = quakes.iloc[low:high]
@@ -264,9 +271,7 @@ def geometry(
     Reported by year: the share of labels with an earthquake within 10 degrees, read as degrees and
     as radians, and the share by chance (labels turned by 90, 180 and 270 degrees).
     """
-    places = {
-        str(r.station): (float(r.latitude), float(r.longitude)) for r in stations.itertuples()
-    }
+    places = {str(r.station): (float(r.latitude), float(r.longitude)) for r in _named(stations)}
     out = []
     strange = ~labels["station"].isin(list(places)) & labels["station"].notna()
     if strange.any():
@@ -279,7 +284,10 @@ def geometry(
     for value in sorted(year[fields].unique()):
         here = fields & ~strange & (year == value)
         if value not in span:
-            text = f"{int(value)}: the catalogue has no earthquake of this year, {int(here.sum())} labels unchecked"
+            text = (
+                f"{int(value)}: the catalogue has no earthquake of this year, "
+                f"{int(here.sum())} labels unchecked"
+            )
             out.append(Finding("geometry", "note", _rows(here), text))
             continue
         for words, part in (

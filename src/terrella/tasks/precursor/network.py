@@ -22,9 +22,9 @@ from terrella.tasks.precursor import augment
 from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE, Recipe
 from terrella.types import Refused
 
-#: Depths and widths. "light" is this project's own: it trains in minutes on two cores, and with two
-#: stages each place of its last map sees a sixth of a hertz only, so that Grad-CAM can point. "micro"
-#: is the four-stage shape at its smallest.
+#: Depths and widths. "light" is this project's own: it trains in minutes on two cores, and with
+#: two stages each place of its last map sees a sixth of a hertz only, so that Grad-CAM can point.
+#: "micro" is the four-stage shape at its smallest.
 CONVNEXT = {
     "light": ((1, 1), (24, 48)),
     "micro": ((1, 1, 2, 1), (16, 32, 48, 64)),
@@ -245,7 +245,8 @@ class Precursor(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(rows, 3, h, w) -> (rows, width, h / 32, w / 32)."""
-        out: Tensor = self.backbone.features(self.scale(image))
+        stages: nn.Module = self.backbone.features  # type: ignore[assignment]
+        out: Tensor = stages(self.scale(image))
         return out
 
     def heads(self, features: Tensor) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
-"""Simulated stations: background, Sq, pulsations, man-made noise, earthquakes, and, on demand, a
-precursor or a planted shortcut.
+"""Simulated stations, earthquakes and, on demand, a precursor or a planted shortcut.
+
+Background, Sq, pulsations and man-made noise make the records.
 
 Nothing here claims that precursors look like this, or exist: the injected signal is there to ask
 whether the tool finds what is present and stays silent where nothing is.
@@ -11,6 +12,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +42,8 @@ BAND = (0.15, 0.25)
 
 # Pulsations: lowest and highest frequency (Hz), amplitude (nT), mean number an hour by day.
 _PULSATIONS = {
-    "Pc3": (0.022, 0.100, 0.25, 1.5), "Pc4": (0.007, 0.022, 0.5, 0.8), "Pc5": (0.002, 0.007, 1.5, 0.3),
+    "Pc3": (0.022, 0.100, 0.25, 1.5), "Pc4": (0.007, 0.022, 0.5, 0.8),
+    "Pc5": (0.002, 0.007, 1.5, 0.3),
 }  # fmt: skip
 
 
@@ -201,7 +204,7 @@ def injected(
     """(3, n) nT of the injected signal: noise in BAND, polarised by azimuth (degrees)."""
     typical = 0.4 * ((BAND[0] + BAND[1]) / 2 / 0.01) ** -1.9 * (BAND[1] - BAND[0])
     wave = _band_noise(random, n, cadence, BAND) * strength * np.sqrt(typical)
-    return polarisation(azimuth)[:, None] * wave
+    return np.asarray(polarisation(azimuth)[:, None] * wave, np.float64)
 
 
 def field(
@@ -220,7 +223,7 @@ def field(
         strength: of the injected signal, in units of the background's amplitude in BAND.
         azimuth: degrees from which it comes; NaN: nothing is injected.
     """
-    t = np.arange(n) * cadence
+    t: Array = np.asarray(np.arange(n) * cadence, np.float64)
     clock = start.astype("datetime64[s]").astype(np.int64)
     local = ((clock + t) / 3600 + site.longitude / 15) % 24
     level = 0.4 * 10 ** (0.25 * (kp - 2)) * random.lognormal(0, 0.3)
@@ -329,7 +332,8 @@ def render(
     margin = round(min(chain.margin, 1200.0) / chain.cadence)
     n = chain.samples + 2 * margin
     out = np.empty((len(table), 3, chain.size, chain.size), np.uint8)
-    for k, row in enumerate(table.itertuples()):
+    rows: Any = table.itertuples()
+    for k, row in enumerate(rows):
         random = np.random.default_rng([world.seed, 6, int(row.Index)])
         start = row.end.to_datetime64() - np.timedelta64(round(chain.window), "s")
         strength = world.strength if row.kind == "precursor" else 0.0
@@ -459,7 +463,7 @@ def export(record: Record, path: Path) -> list[Path]:
 def days(
     station: str, time: NDArray[np.datetime64], values: Sequence[Array], folder: Path
 ) -> list[Path]:
-    """Write samples as FRG604RC day files ``S<yymmdd>.<STN>.gz``; hours outside them are missing."""
+    """Write samples as FRG604RC day files ``S<yymmdd>.<STN>.gz``; the rest is missing."""
     out = []
     size = 86_400
     first = time[0].astype("datetime64[D]")

@@ -87,7 +87,8 @@ class Chain:
     def offset(self) -> Array:
         """(spectra,) seconds from a window's start to the middle of each spectrum."""
         count = (self.samples - self.segment) // self.hop + 1
-        return (np.arange(count) * self.hop + self.segment / 2) * self.cadence
+        middle = (np.arange(count) * self.hop + self.segment / 2) * self.cadence
+        return np.asarray(middle, np.float64)
 
 
 def check(chain: Chain) -> None:
@@ -201,7 +202,8 @@ def images(db: NDArray[np.float32], chain: Chain) -> NDArray[np.float32]:
     """
     rows, columns = resizer(db.shape[-2], chain.size), resizer(db.shape[-1], chain.size)
     unit = (db - np.float32(chain.low)) / np.float32(chain.high - chain.low)
-    return np.clip(rows[::-1] @ np.clip(unit, 0.0, 1.0) @ columns.T, 0.0, 1.0)
+    out: NDArray[np.float32] = np.clip(rows[::-1] @ np.clip(unit, 0.0, 1.0) @ columns.T, 0.0, 1.0)
+    return out
 
 
 def _neutral(db: NDArray[np.float32], lost: NDArray[np.bool_], chain: Chain) -> NDArray[np.float32]:

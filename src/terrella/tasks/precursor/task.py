@@ -1,4 +1,4 @@
-"""precursor: 6-h spectrograms of a magnetometer -> magnitude and azimuth class, with their skill."""
+"""precursor: 6-h magnetometer spectrograms -> magnitude and azimuth class, with their skill."""
 
 from __future__ import annotations
 
