@@ -103,7 +103,8 @@ def _csv(data: bytes, where: str, how: Reading) -> Magnetogram:
         time = pd.to_datetime(table[names["time"]].astype(str), utc=True, format="ISO8601")
     except (ValueError, TypeError) as error:
         raise Refused(
-            f"{where}: column {names['time']} is not ISO 8601 time ({str(error).splitlines()[0][:80]})"
+            f"{where}: column {names['time']} is not ISO 8601 time "
+            f"({str(error).splitlines()[0][:80]})"
         ) from None
     elements = [k for k in names if k not in ("time", "station")]
     values = {}

