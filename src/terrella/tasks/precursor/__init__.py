@@ -1,0 +1,1 @@
+"""Geomagnetic spectrograms before earthquakes: the published method, and the audit it lacked."""
