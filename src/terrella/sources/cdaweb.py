@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terrella.sources.mms import QUANTITIES, SAME, _clean, _joined, _mask_flagged
+from terrella.sources.mms import QUANTITIES, SAME, _clean, _joined, _mask_flagged, with_lead
 from terrella.types import NoData, Refused, Variable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class CdaWeb:
                     )
             if not self.keep_flagged:
                 _mask_flagged(record, probe)
-        return record
+        return with_lead(record)
 
     def _one(
         self, get: Callable[..., Any], probe: str, name: str, start: np.datetime64,

@@ -156,7 +156,7 @@ class MmsFiles:
                     record[f"mms{probe}_{variable.name}"] = array
             if not self.keep_flagged:
                 _mask_flagged(record, probe)
-        return record
+        return with_lead(record)
 
     def _read(
         self, probe: str, name: str, start: np.datetime64, stop: np.datetime64
@@ -445,6 +445,13 @@ def _joined(
     dims = ("time", *(f"c{k}" for k in range(len(quantity.shape))))
     attrs = {"units": quantity.units, "long_name": quantity.long_name, "centre_s": parts[0][2]}
     return xr.DataArray(values, {"time": time}, dims, attrs=attrs)
+
+
+def with_lead(record: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Let the first probe's quantities be known by their bare names too: ``b`` for ``mms1_b``."""
+    probes = sorted({k[3] for k in record if k.startswith("mms")})
+    lead = f"mms{probes[0]}_" if probes else "mms"
+    return record | {k[5:]: v for k, v in record.items() if k.startswith(lead)}
 
 
 def _mask_flagged(record: dict[str, xr.DataArray], probe: str) -> None:

@@ -45,7 +45,7 @@ def write(record: dict[str, xr.DataArray], folder: Path, *, compress: int = 0) -
         Refused: the folder cannot be written.
     """
     written = []
-    for probe in sorted({k[3] for k in record}):
+    for probe in sorted({k[3] for k in record if k.startswith("mms")}):
         for family, (names, clock) in FAMILIES.items():
             held = {n: record[f"mms{probe}_{n}"] for n in names if f"mms{probe}_{n}" in record}
             if not held:

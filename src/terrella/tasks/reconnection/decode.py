@@ -55,7 +55,8 @@ def decode(
         labels["agreement"] = agreement(windows.time, probe, labels["region"])
     series = _series(labels, outputs, windows, crossings, keep, names)
     events = _segments(series, names, windows.extra["segment"][keep], options)
-    return Product(series, events, _provenance(crossings, windows, options))
+    tables = legacy(series) if options.legacy_csv else {}
+    return Product(series, events, _provenance(crossings, windows, options), tables)
 
 
 def class_names(recipe: Any) -> tuple[str, ...]:

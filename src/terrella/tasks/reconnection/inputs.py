@@ -41,7 +41,7 @@ class Both:
             extra = self.tables.fetch(variables, start, stop)
             own = self.files.probes if self.files else "1234"
             record |= {k: v for k, v in extra.items() if k[3] in own}
-        return record
+        return mms.with_lead({k: v for k, v in record.items() if k.startswith("mms")})
 
 
 def open_files(paths: Sequence[Path], options: Any) -> Opening:

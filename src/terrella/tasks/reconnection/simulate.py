@@ -188,7 +188,7 @@ def simulate(
         own = np.random.default_rng((seed, int(probe)))
         fly = _Flight(site, hours * 3600, offset[int(probe)], own, f"simulated-{seed}")
         record |= {f"mms{probe}_{k}": v for k, v in fly.measure(field_rate).items()}
-    return record
+    return mms.with_lead(record)
 
 
 class _Flight:
@@ -326,7 +326,7 @@ def export(record: dict[str, xr.DataArray], path: Path) -> list[Path]:
     folder = path.with_suffix("") if path.suffix else path
     written = write(record, folder)
     for name, array in record.items():
-        if name.endswith("_truth"):
+        if name.startswith("mms") and name.endswith("_truth"):
             written.append(folder / f"{name}.nc")
             data = xr.Dataset({name: array}).assign_attrs(title="true regions of a simulated scene")
             encoding = {"time": {"units": "nanoseconds since 1970-01-01", "dtype": "int64"}}

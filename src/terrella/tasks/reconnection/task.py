@@ -9,7 +9,6 @@ from terrella.task import Task, late, option
 from terrella.types import Variable
 
 HERE = "terrella.tasks.reconnection"
-GSE = "GSE"
 
 
 def _moments(s: str, word: str, cadence: float) -> tuple[Variable, ...]:
@@ -97,6 +96,15 @@ class Evaluation:
     seconds: float = option(60.0, "length of each path")
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What ``simulate`` may choose besides seed and length."""
+
+    probes: str = option("1", "spacecraft that fly through, such as 1,2,3,4")
+    b0: float = option(0.0, "lobe magnetic field, nT; drawn if 0")
+    n0: float = option(0.0, "current-sheet density, cm-3; drawn if 0")
+
+
 task = Task(
     name="reconnection",
     summary="MMS burst intervals -> regions of a reconnection site, their energy budget",
@@ -133,5 +141,7 @@ task = Task(
     sample=late(f"{HERE}.judge:sample"),
     importers=late(f"{HERE}.published:read"),
     commands={"events": late(f"{HERE}.inputs:list_events")},
-    demo={"hours": 0.03, "seed": 7, "probes": "1,2"},
+    demo={"hours": 0.02, "seed": 7, "probes": "1,2"},
+    scene=Scene,
+    hours=0.05,
 )
