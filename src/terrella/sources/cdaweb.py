@@ -70,7 +70,7 @@ class CdaWeb:
                 elif quantity.required:
                     raise NoData(
                         f"MMS{probe} {quantity.instrument}: CDAWeb has no burst data "
-                        f"between {np.datetime64(start, 's')} and {np.datetime64(stop, 's')}"
+                        f"in {start.astype('datetime64[s]')} to {stop.astype('datetime64[s]')}"
                     )
             if not self.keep_flagged:
                 _mask_flagged(record, probe)
@@ -83,7 +83,7 @@ class CdaWeb:
         quantity = QUANTITIES[name]
         dataset = FAST if name == "e_fast" else DATASETS[quantity.instrument]
         product = f"cda/{dataset.format(p=probe)}/{quantity.pattern.format(p=probe, r='brst')}"
-        edges = [np.datetime64(t, "us").item() for t in (start, stop)]
+        edges = [t.astype("datetime64[us]").item() for t in (start, stop)]
         try:
             found = get(product, *edges)
         except Exception as error:

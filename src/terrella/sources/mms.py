@@ -87,11 +87,15 @@ QUANTITIES: dict[str, Quantity] = {
     **_moments("i", "dis", "ion"),
     **_moments("e", "des", "electron"),
 }
-CADENCE = {"brst": {"FGM": 0.0078125, "EDP": 1 / 8192, "DIS": 0.15, "DES": 0.03},
-           "fast": {"FGM": 0.0625, "EDP": 0.03125, "DIS": 4.5, "DES": 4.5}}  # fmt: skip
+CADENCE: dict[str, dict[str, float]] = {
+    "brst": {"FGM": 0.0078125, "EDP": 1 / 8192, "DIS": 0.15, "DES": 0.03},
+    "fast": {"FGM": 0.0625, "EDP": 0.03125, "DIS": 4.5, "DES": 4.5},
+}
 # Survey products are called srvy by FGM, fast by the others.
-RATES = {"brst": {"FGM": ("brst",), "EDP": ("brst",), "DIS": ("brst",), "DES": ("brst",)},
-         "fast": {"FGM": ("srvy", "fast"), "EDP": ("fast",), "DIS": ("fast",), "DES": ("fast",)}}  # fmt: skip
+RATES: dict[str, dict[str, tuple[str, ...]]] = {
+    "brst": {"FGM": ("brst",), "EDP": ("brst",), "DIS": ("brst",), "DES": ("brst",)},
+    "fast": {"FGM": ("srvy", "fast"), "EDP": ("fast",), "DIS": ("fast",), "DES": ("fast",)},
+}
 PRODUCT = {"FGM": "fgm_{r}_l2", "EDP": "edp_{r}_l2_dce", "DIS": "fpi_{r}_l2_dis-moms",
            "DES": "fpi_{r}_l2_des-moms"}  # fmt: skip
 SAME = {"cm^-3": "cm-3", "1/cm^3": "cm-3", "#/cm^3": "cm-3", "km/s": "km s-1", "mV/m": "mV m-1",
@@ -162,7 +166,9 @@ class MmsFiles:
         self, probe: str, name: str, start: np.datetime64, stop: np.datetime64
     ) -> xr.DataArray | None:
         quantity = QUANTITIES[name]
-        names = [quantity.pattern.format(p=probe, r=r) for r in RATES[self.rate][quantity.instrument]]
+        names = [
+            quantity.pattern.format(p=probe, r=r) for r in RATES[self.rate][quantity.instrument]
+        ]
         holding = [(f, n) for f in self.files for n in names if n in f.names]
         parts = [
             part
@@ -186,24 +192,35 @@ class MmsFiles:
         spans = [
             s for f in self.files if name in f.names and (s := epoch_span(f.path, name)) is not None
         ]
-        held = f"{_short(min(s[0] for s in spans))} to {_short(max(s[1] for s in spans))}" if spans else "nothing"
+        held = (
+            f"{_short(min(s[0] for s in spans))} to {_short(max(s[1] for s in spans))}"
+            if spans
+            else "nothing"
+        )
         return NoData(
             f"MMS{probe} {quantity.instrument} ({name}): no data in {_short(start)} to "
             f"{_short(stop)}; the {product} files given hold {held}"
         )
 
 
+def every_name(files: Iterable[Holding]) -> frozenset[str]:
+    """Names of all variables in a set of files."""
+    return frozenset(n for f in files for n in f.names)
+
+
 def missing(files: Iterable[Holding], probe: str, instrument: str, rate: str) -> NoData:
     """The refusal for an instrument that no file holds: names it, and says what else is there."""
     word = RATES[rate][instrument][0]
     product = f"mms{probe}_{PRODUCT[instrument].format(r=word)}"
-    names = frozenset().union(*(f.names for f in files)) if files else frozenset[str]()
+    names = every_name(files)
     pattern = next(q.pattern for q in QUANTITIES.values() if q.instrument == instrument)
     hints = []
     others = [p for p in "1234" if p != probe and pattern.format(p=p, r=word) in names]
     if others:
         hints.append(f"the one given is of MMS{' and MMS'.join(others)}")
-    rates = [r for r in ("brst", "fast", "srvy") if r != word and pattern.format(p=probe, r=r) in names]
+    rates = [
+        r for r in ("brst", "fast", "srvy") if r != word and pattern.format(p=probe, r=r) in names
+    ]
     if rates:
         hints.append(f"only its {rates[0]} data are given, no {word}")
     said = f" ({'; '.join(hints)})" if hints else ""
@@ -432,9 +449,7 @@ def may_hold(path: Path, start: np.datetime64, stop: np.datetime64) -> bool:
     return bool(begins - early < stop and begins + LONGEST > start)
 
 
-def _joined(
-    parts: list[tuple[np.ndarray, np.ndarray, float]], quantity: Quantity
-) -> xr.DataArray:
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, float]], quantity: Quantity) -> xr.DataArray:
     import xarray as xr
 
     time = np.concatenate([p[0] for p in parts])
@@ -469,4 +484,4 @@ def _mask_flagged(record: dict[str, xr.DataArray], probe: str) -> None:
 
 
 def _short(when: np.datetime64) -> str:
-    return str(np.datetime64(when, "ms"))
+    return str(when.astype("datetime64[ms]"))

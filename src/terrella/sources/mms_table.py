@@ -145,7 +145,9 @@ def _from_netcdf(path: Path, probe: str) -> dict[str, xr.DataArray]:
     return out
 
 
-def _assemble(path: Path, columns: dict[str, pd.Series[Any]], probe: str) -> dict[str, xr.DataArray]:
+def _assemble(
+    path: Path, columns: dict[str, pd.Series[Any]], probe: str
+) -> dict[str, xr.DataArray]:
     import pandas as pd
 
     key = next((c for c in columns if c.lower() in ("time", "epoch", "time index", "")), None)
@@ -184,7 +186,8 @@ def _quantity(
         values[(slice(None), *place)] = numbers
         if len(place) == 2 and place[::-1] not in parts:  # a symmetric tensor may be given by half
             values[(slice(None), *place[::-1])] = numbers
-    for place in np.ndindex(*wanted.shape):
+    whole: Any = list(np.ndindex(*wanted.shape))
+    for place in whole:
         if place not in parts and place[::-1] not in parts:
             axes = "".join("xyz"[k] for k in place)
             raise Refused(f"{path}: {name} lacks its component {name}_{axes}")
@@ -210,7 +213,9 @@ def _features(path: Path, features: np.ndarray, time: np.ndarray | None) -> xr.D
     import xarray as xr
 
     if time is None:  # without times the rows are taken as samples of burst DES
-        time = np.datetime64("2000-01-01", "ns") + np.arange(len(features)) * np.timedelta64(30, "ms")
+        time = np.datetime64("2000-01-01", "ns") + np.arange(len(features)) * np.timedelta64(
+            30, "ms"
+        )
     if len(features) < 1:
         raise Refused(f"{path}: holds no row")
     attrs = {"units": "1", "long_name": "normalised network inputs"}
@@ -229,7 +234,9 @@ def _instants(path: Path, column: Any) -> np.ndarray:
         parsed = pd.to_datetime(column, utc=True, format="ISO8601")
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0][:80]
-        raise Refused(f"{path}: time cannot be read ({reason}); write 2017-07-11T22:34:02.030") from None
+        raise Refused(
+            f"{path}: time cannot be read ({reason}); write 2017-07-11T22:34:02.030"
+        ) from None
     return np.asarray(parsed.dt.tz_localize(None).to_numpy("datetime64[ns]"))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terrella import files
-from terrella.sources.mms import QUANTITIES, J2000, TT_TAI, _leap_table
+from terrella.sources.mms import J2000, QUANTITIES, TT_TAI, _leap_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 REAL4, TT2000, UINT1, UINT4 = 21, 33, 11, 14
 FILL = np.float32(-1e31)
 UNITS = {"cm-3": "cm^-3", "km s-1": "km/s", "mV m-1": "mV/m", "mW m-2": "mW/m^2"}
+
+
+def _of(instrument: str) -> tuple[str, ...]:
+    return tuple(n for n, q in QUANTITIES.items() if q.instrument == instrument)
+
+
 # file family -> the record's quantities in it, and the name of its clock
 FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "fgm_brst_l2": (("b",), "Epoch"),
     "edp_brst_l2_dce": (("e", "quality_e"), "mms{p}_edp_epoch_brst_l2"),
     "edp_fast_l2_dce": (("e_fast",), "mms{p}_edp_epoch_fast_l2"),
-    "fpi_brst_l2_dis-moms": (tuple(n for n in QUANTITIES if n[-1] == "i" or "i_" in n), "Epoch"),
-    "fpi_brst_l2_des-moms": (tuple(n for n in QUANTITIES if QUANTITIES[n].instrument == "DES"), "Epoch"),
+    "fpi_brst_l2_dis-moms": (_of("DIS"), "Epoch"),
+    "fpi_brst_l2_des-moms": (_of("DES"), "Epoch"),
 }  # fmt: skip
 VERSION = {"fgm_brst_l2": "5.97.0", "edp_brst_l2_dce": "3.0.0", "edp_fast_l2_dce": "3.0.0"}
 
@@ -51,7 +57,7 @@ def write(record: dict[str, xr.DataArray], folder: Path, *, compress: int = 0) -
             if not held:
                 continue
             first = next(iter(held.values()))["time"].values[0]
-            stamp = str(np.datetime64(first, "s")).translate({ord(c): None for c in "-:T"})
+            stamp = str(first.astype("datetime64[s]")).translate({ord(c): None for c in "-:T"})
             name = f"mms{probe}_{family}_{stamp}_v{VERSION.get(family, '3.4.0')}.cdf"
             with files.whole(folder / name) as scratch:
                 _write_family(scratch, probe, family, held, clock.format(p=probe), compress)
@@ -83,7 +89,11 @@ def _write_family(
         attrs |= {"DELTA_PLUS_VAR": "Epoch_plus_var", "DELTA_MINUS_VAR": "Epoch_minus_var"}
         width = 2 * float(first.attrs.get("centre_s", 0.0))
         for name, value in (("Epoch_plus_var", width), ("Epoch_minus_var", 0.0)):
-            out.write_var(_spec(name, REAL4, [], False, compress), {"UNITS": "s"}, np.float32([value]))
+            out.write_var(
+                _spec(name, REAL4, [], False, compress),
+                {"UNITS": "s"},
+                np.array([value], np.float32),
+            )
     epoch = utc_to_tt2000(first["time"].values)
     out.write_var(_spec(clock, TT2000, [], True, compress), attrs, epoch)
     for name, array in held.items():
@@ -91,7 +101,8 @@ def _write_family(
         values = np.asarray(array.values)
         if name == "b":  # the fourth column is |B|
             values = np.column_stack([values, np.linalg.norm(values, axis=1)])
-        kind, fill = REAL4, FILL
+        kind: int = REAL4
+        fill: Any = FILL
         if name.startswith("quality"):
             kind, fill = UINT1, np.uint8(255)
         elif name.startswith("flags"):

@@ -20,6 +20,14 @@ FLAGS = {"input_missing": MISSING, "context_not_whole": SHORT, "abstained": ABST
          "b0_contradicted_by_pressure_balance": SUSPECT, "dis_error_flag": IONS,
          "des_error_flag": ELECTRONS, "edp_quality_zero": LOW_E}  # fmt: skip
 BUDGET = ("je_prime", "je_prime_par", "je_prime_perp", "je_prime_ion", "je_prime_electron", "je")
+SCALE = {
+    "b0": ("lobe field that normalises", "nT"),
+    "n0": ("density that normalises", "cm-3"),
+    "b0_error": ("relative standard error of b0", "1"),
+    "n0_error": ("relative standard error of n0", "1"),
+    "b0_seen": ("lobe field estimated from the data", "nT"),
+    "n0_seen": ("sheet density estimated from the data", "cm-3"),
+}
 AXES = {1: (), 3: ("component",), 9: ("row", "column"), 32: ("channel",)}
 
 
@@ -37,8 +45,8 @@ def decode(
         recipe, options: of the task.
 
     Returns:
-        ``series``: one row a sample of the electron clock, probe after probe (``probe`` tells which;
-        ``ds.where(ds.probe == 1, drop=True)``), ion moments on ``time_ion``. ``events``: one row a
+        ``series``: one row a sample of the electron clock, probe after probe (``probe`` tells
+        which; ``ds.where(ds.probe == 1, drop=True)``), ion moments on ``time_ion``. ``events``: one row a
         region crossed.
 
     Raises:
@@ -157,8 +165,9 @@ def _series(
         for k, (text, units) in said.items()
         if k in labels
     }
+    said_names = ("none", *names)
     data["region"][2].update(flag_values=np.arange(-1, 6, dtype=np.int8),
-                             flag_meanings=" ".join(n.replace(" ", "_") for n in ("none", *names)))  # fmt: skip
+                             flag_meanings=" ".join(n.replace(" ", "_") for n in said_names))  # fmt: skip
     data["flags"][2].update(flag_masks=np.array(list(FLAGS.values()), np.int16),
                             flag_meanings=" ".join(FLAGS))  # fmt: skip
     data["probability"] = (("time", "class"), labels["probability"][keep],
@@ -174,7 +183,11 @@ def _series(
     ion_probe = np.concatenate([np.full(len(c.ion_time), int(c.probe), np.int8) for c in crossings])
     coords: dict[str, Any] = {
         "time": windows.time[keep],
-        "probe": ("time", windows.groups["probe"][keep].astype(np.int8), {"long_name": "MMS probe"}),
+        "probe": (
+            "time",
+            windows.groups["probe"][keep].astype(np.int8),
+            {"long_name": "MMS probe"},
+        ),
         "class": list(names),
         "feature": list(FEATURES),
     }
@@ -185,10 +198,12 @@ def _series(
     for name in ("time", "time_ion"):
         if name in series:
             series[name].encoding["units"] = "nanoseconds since 1970-01-01"
-    return series.merge(_budget(series, crossings, names))
+    return series.merge(_budget(series, crossings, names), combine_attrs="no_conflicts")
 
 
-def _stacked(parts: list[dict[str, tuple[Array, str, str]]], dim: str, keep: Array) -> dict[str, Any]:
+def _stacked(
+    parts: list[dict[str, tuple[Array, str, str]]], dim: str, keep: Array
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in parts[0]:
         if not all(name in p for p in parts):
@@ -198,7 +213,11 @@ def _stacked(parts: list[dict[str, tuple[Array, str, str]]], dim: str, keep: Arr
             values = values.astype(np.float32)
         size = int(np.prod(values.shape[1:]))
         _, units, text = parts[0][name]
-        out[name] = ((dim, *AXES.get(size, ("channel",))), values, {"units": units, "long_name": text})
+        out[name] = (
+            (dim, *AXES.get(size, ("channel",))),
+            values,
+            {"units": units, "long_name": text},
+        )
     return out
 
 
@@ -208,7 +227,7 @@ def _budget(series: xr.Dataset, crossings: list[Crossing], names: tuple[str, ...
 
     probes = [int(c.probe) for c in crossings]
     shape = (len(probes), len(names))
-    found = {"region_seconds": np.zeros(shape)}
+    found: dict[str, Array] = {"region_seconds": np.zeros(shape)}
     terms = [t for t in BUDGET if t in series]
     found |= {f"region_{t}{e}": np.full(shape, np.nan) for t in terms for e in ("", "_error")}
     for i, c in enumerate(crossings):
@@ -221,16 +240,19 @@ def _budget(series: xr.Dataset, crossings: list[Crossing], names: tuple[str, ...
                 value, error = _mean(series[term].values[inside], round(1 / step))
                 found[f"region_{term}"][i, k] = value
                 found[f"region_{term}_error"][i, k] = error
-    out = xr.Dataset({k: (("mms", "class"), v.astype(np.float32)) for k, v in found.items()},
-                     {"mms": probes})  # fmt: skip
-    for name in out.data_vars:
-        what = str(name).removeprefix("region_").removesuffix("_error")
-        seconds = name == "region_seconds"
-        out[name].attrs = {
-            "units": "s" if seconds else "nW m-3",
-            "long_name": "time in each region" if seconds else f"{series[what].attrs['long_name']}"
-            f" in each region, {'standard error over 1-s blocks' if 'error' in str(name) else 'mean'}",
-        }
+    out = xr.Dataset(
+        {k: (("mms", "class"), v.astype(np.float32)) for k, v in found.items()}, {"mms": probes}
+    )
+    for name, (text, units) in SCALE.items():
+        values = np.array([getattr(c.scale, name) for c in crossings], np.float32)
+        out[name] = ("mms", values, {"long_name": text, "units": units})
+    out.attrs["scale"] = ", ".join(f"MMS{c.probe} {c.scale.origin}" for c in crossings)
+    for name in found:
+        what = name.removeprefix("region_").removesuffix("_error")
+        kind = "standard error over 1-s blocks" if name.endswith("_error") else "mean"
+        text = f"{series[what].attrs['long_name']} in each region, {kind}" if what in series else ""
+        out[name].attrs = {"units": "nW m-3", "long_name": text}
+    out["region_seconds"].attrs = {"units": "s", "long_name": "time in each region"}
     return out
 
 
@@ -254,7 +276,9 @@ def _segments(
         where = np.flatnonzero(series["probe"].values == probe)
         time = series["time"].values[where]
         step = np.median(np.diff(time)) if len(time) > 1 else np.timedelta64(30, "ms")
-        width = max(1, round(options.smooth / (float(step.astype("timedelta64[ns]").astype(int)) / 1e9)))
+        width = max(
+            1, round(options.smooth / (float(step.astype("timedelta64[ns]").astype(int)) / 1e9))
+        )
         region = smoothed(
             series["probability"].values[where], series["region"].values[where] >= 0,
             segment[where], width,
@@ -268,7 +292,8 @@ def _segments(
             inside = where[lo:hi]
             row = {
                 "probe": int(probe), "region": int(region[lo]), "name": names[region[lo]],
-                "start": str(start.astype("datetime64[ms]")), "stop": str(stop.astype("datetime64[ms]")),
+                "start": str(start.astype("datetime64[ms]")),
+                "stop": str(stop.astype("datetime64[ms]")),
                 "duration_s": round(seconds, 3),
                 "confidence": _nanmean(series["confidence"].values[inside]),
             }  # fmt: skip

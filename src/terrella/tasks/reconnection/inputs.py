@@ -1,4 +1,4 @@
-"""What a set of paths turns into: jobs by event or by burst interval, and what had to be left out."""
+"""What paths turn into: jobs by event or by burst interval, and what had to be left out."""
 
 from __future__ import annotations
 
@@ -110,13 +110,16 @@ def _sorted(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _complete(
-    found: tuple[mms.Holding, ...], record: dict[str, xr.DataArray], wanted: tuple[str, ...], rate: str
+    found: tuple[mms.Holding, ...],
+    record: dict[str, xr.DataArray],
+    wanted: tuple[str, ...],
+    rate: str,
 ) -> tuple[tuple[str, ...], list[Refusal]]:
     """Probes for which every instrument is there, and a refusal for each that is not."""
     held = {p for f in found for p in f.probes}
     # A file of truths alone does not make a probe.
     held |= {k[3] for k in record if not k.endswith("_truth")}
-    names = frozenset().union(*(f.names for f in found)) if found else frozenset[str]()
+    names = mms.every_name(found)
     whole, refused = [], []
     for probe in wanted or sorted(held):
         if f"mms{probe}_features" in record:
@@ -127,7 +130,9 @@ def _complete(
             whole.append(probe)
         elif probe not in held:
             others = f"they hold MMS{', MMS'.join(sorted(held))}" if held else "they hold none"
-            refused.append(Refusal(f"MMS{probe}", f"MMS{probe}: no data among the inputs; {others}"))
+            refused.append(
+                Refusal(f"MMS{probe}", f"MMS{probe}: no data among the inputs; {others}")
+            )
         else:
             error = mms.missing(found, probe, lacking[0], rate)
             also = f"; also missing: {', '.join(lacking[1:])}" if lacking[1:] else ""
@@ -153,14 +158,17 @@ def _source(
     found: tuple[mms.Holding, ...], record: dict[str, xr.DataArray], probes: tuple[str, ...],
     options: Any,
 ) -> Source:  # fmt: skip
-    names = frozenset().union(*(f.names for f in found)) if found else frozenset[str]()
+    names = mms.every_name(found)
     of_cdf = tuple(p for p in probes if any(n.startswith(f"mms{p}_") for n in names))
     files = mms.MmsFiles(found, of_cdf, options.rate, options.keep_flagged) if of_cdf else None
     return Both(files, Tables(record) if record else None)
 
 
 def _spans(
-    found: tuple[mms.Holding, ...], record: dict[str, xr.DataArray], probes: tuple[str, ...], rate: str
+    found: tuple[mms.Holding, ...],
+    record: dict[str, xr.DataArray],
+    probes: tuple[str, ...],
+    rate: str,
 ) -> list[Span]:
     """Unbroken intervals of the electron clock over all probes."""
     spans: list[Span] = []
@@ -188,7 +196,8 @@ def _jobs(
     who = f"mms{''.join(probes)}"
     if not events:
         return tuple(
-            Job(f"{who}_{_stamp(start)}", source, start, stop + 2 * STEP[rate]) for start, stop in spans
+            Job(f"{who}_{_stamp(start)}", source, start, stop + 2 * STEP[rate])
+            for start, stop in spans
         ), []
     jobs, refused = [], []
     for letter, event in events.items():
@@ -196,8 +205,11 @@ def _jobs(
         if any(a < stop and b > start for a, b in spans):
             jobs.append(Job(f"{who}_event{letter}", source, start, stop))
         else:
-            has = ", ".join(f"{np.datetime64(a, 's')} to {np.datetime64(b, 's')}" for a, b in spans[:3])
-            why = f"no {rate} data of event {letter} ({event.start} to {event.stop}); the inputs have {has}"
+            has = ", ".join(
+                f"{a.astype('datetime64[s]')} to {b.astype('datetime64[s]')}" for a, b in spans[:3]
+            )
+            when = f"{event.start} to {event.stop}"
+            why = f"no {rate} data of event {letter} ({when}); the inputs have {has}"
             refused.append(Refusal(f"event {letter}", f"event {letter}: {why}"))
     return tuple(jobs), refused
 
@@ -221,7 +233,7 @@ def _with_files(job: Job, files: tuple[Path, ...]) -> Job:
 
 
 def _stamp(time: np.datetime64) -> str:
-    text = str(np.datetime64(time, "s"))
+    text = str(time.astype("datetime64[s]"))
     return text.replace("-", "").replace(":", "").replace("T", "_")
 
 

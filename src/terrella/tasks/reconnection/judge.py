@@ -33,7 +33,7 @@ accuracy_when_named = ratio("right_named", "named")
 
 
 def macro_f1(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Mean of the classes' F1 from summed confusion counts; a class that never occurs is left out."""
+    """Mean of the classes' F1 from summed confusion counts; an absent class is left out."""
     total = (weight @ table[COUNTS].to_numpy(float)).reshape(CLASSES, CLASSES)
     there = total.sum(1) > 0
     if not there.any() or not np.isfinite(total).all():
@@ -103,7 +103,9 @@ def training(
     if paths:
         scenes = [_slim(s.windows) for s in _from_files(paths, recipe, options)]
         if len(scenes) < 2:
-            raise Refused("training needs two intervals at least: one to learn from, one to check on")
+            raise Refused(
+                "training needs two intervals at least: one to learn from, one to check on"
+            )
         held = max(len(scenes) // 6, 1)
         return scenes[:-held], scenes[-held:]
     count, held, seed = (
@@ -131,8 +133,9 @@ def plan(
     )
     if paths:
         scenes = tuple(_from_files(paths, recipe, options))
-        yield Fold("files", scenes, train, data=f"{len(scenes)} intervals with truth",
-                   split="whole intervals; baselines learn from simulated paths", keys=("path",))  # fmt: skip
+        split = "whole intervals; baselines learn from simulated paths"
+        data = f"{len(scenes)} intervals with truth"
+        yield Fold("files", scenes, train, data=data, split=split, keys=("path",))
         return
     data = f"simulated, {e.paths} paths of {e.seconds:g} s, seeds {e.seed}..{first - 1}"
     split = "held-out paths, a path is a block"

@@ -7,6 +7,7 @@ both sides of a sample.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from terrella.types import Windows
 
 ROWS = 2048  # rows a pass: one step's state stays in a core's cache
 FEATURES, CLASSES = 14, 6
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 SURE = 0.1  # log error of B0 that is no reason for doubt
 SMOOTHING = 5.0  # target mass moved to uniform per unit of log error in B0 ...
 MOST = 0.8  # ... and at most this much
@@ -146,7 +148,7 @@ class Bidirectional(nn.Module):
         """Fit the temperature, then the confidence to abstain below, on held-out rows.
 
         Args:
-            windows: rows with targets that the training did not see; those with a wrong B0 are left out.
+            windows: rows with targets that the training did not see; a wrong B0 disqualifies.
             accuracy: share of correct labels wanted among those that are not abstained from.
         """
         self.temperature.fill_(1.0)
@@ -172,12 +174,14 @@ class Bidirectional(nn.Module):
 
 def _final(gru: nn.GRU, x: Tensor, rows: int, steps: range) -> Tensor:
     """Last state of a one-layer GRU run over ``x[step : step + rows]`` for each step in turn."""
-    gates = F.linear(x, gru.weight_ih_l0, gru.bias_ih_l0)
+    weights: list[Tensor] = [getattr(gru, f"{k}_l0") for k in NAMES]
+    into, over, into_bias, over_bias = weights
+    gates = F.linear(x, into, into_bias)
     width = gru.hidden_size
     state = x.new_zeros(rows, width)
     for step in steps:
         given = gates[step : step + rows]
-        own = F.linear(state, gru.weight_hh_l0, gru.bias_hh_l0)
+        own = F.linear(state, over, over_bias)
         both = torch.sigmoid(given[:, : 2 * width] + own[:, : 2 * width])
         new = torch.tanh(given[:, 2 * width :] + both[:, :width] * own[:, 2 * width :])
         state = torch.lerp(new, state, both[:, width:])
@@ -221,7 +225,9 @@ def predict(network: nn.Module, windows: Windows) -> dict[str, np.ndarray]:
     for k, drawn in enumerate(factors):
         lo, hi = int(edges[k]), int(edges[k + 1])
         for factor in drawn:
-            p = torch.softmax(torch.from_numpy(_logits(network, windows, lo, hi, factor)), 1).numpy()
+            p = torch.softmax(
+                torch.from_numpy(_logits(network, windows, lo, hi, factor)), 1
+            ).numpy()
             mean[lo:hi] += p / len(drawn)
             square[lo:hi] += p**2 / len(drawn)
     best = mean.argmax(1)[:, None]
@@ -268,5 +274,5 @@ def _chunked(network: Any, samples: Tensor, segment: np.ndarray, size: int) -> T
     """
     _, place = chunks(segment, size)
     edges = [*np.flatnonzero(place == 0).tolist(), len(samples)]
-    parts = [network.every(samples[i:j]) for i, j in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [network.every(samples[i:j]) for i, j in pairwise(edges)]
     return torch.cat(parts)

@@ -108,7 +108,7 @@ def work(current_density: Array, electric: Array, magnetic: Array) -> tuple[Arra
         total, parallel, perpendicular; nW/m3.
     """
     b = unit(magnetic)
-    total = np.einsum("ti,ti->t", current_density, electric)
+    total: Array = np.einsum("ti,ti->t", current_density, electric)
     along = np.einsum("ti,ti->t", current_density, b) * np.einsum("ti,ti->t", electric, b)
     return total, along, total - along
 
@@ -116,7 +116,8 @@ def work(current_density: Array, electric: Array, magnetic: Array) -> tuple[Arra
 def unit(vector: Array) -> Array:
     """Unit vectors; NaN where the length is zero."""
     length = np.linalg.norm(vector, axis=1, keepdims=True)
-    return np.asarray(vector, float) / np.where(length > 0, length, np.nan)
+    units: Array = np.asarray(vector, float) / np.where(length > 0, length, np.nan)
+    return units
 
 
 def alfven_speed(b0: float | Array, n0: float | Array) -> float | Array:
@@ -132,4 +133,5 @@ def total_pressure(field: Array, ion: Array, electron: Array) -> Array:
 
 
 def _outer(v: Array) -> Array:
-    return np.einsum("ti,tj->tij", v, v)
+    product: Array = np.einsum("ti,tj->tij", v, v)
+    return product

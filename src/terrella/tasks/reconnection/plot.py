@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,9 @@ def panels(part: xr.Dataset, probe: int, product: Product) -> Any:
     """The figure of one probe."""
     step = max(len(part["time"]) // MOST, 1)
     thin = part.isel(time=slice(None, None, step))
-    drawn = [d for d in (_field, _electric, _density, _ions, _electrons, _current, _work)
-             if d.__doc__ in part]  # fmt: skip
-    ratios = [1.0] * len(drawn) + [0.55, 0.8]
-    if "spectrum_omni" in part:
-        drawn.append(_spectrum)
-        ratios.insert(len(drawn) - 1, 1.0)
+    drawn = [draw for name, draw in PANELS.items() if name in part]
+    lines = [d for d in drawn if d is not _spectrum]
+    ratios = [*(1.0 for _ in drawn), 0.55, 0.8]
     made, axes = figure(
         len(drawn) + 2, size=(8.5, 1.15 * len(drawn) + 2.4), sharex=True, height_ratios=ratios,
         squeeze=False,
@@ -55,8 +53,9 @@ def panels(part: xr.Dataset, probe: int, product: Product) -> Any:
     axes = axes[:, 0]
     for draw, axis in zip(drawn, axes, strict=False):
         draw(axis, thin)
-        axis.axhline(0, color="0.6", lw=0.5, zorder=0) if draw is not _spectrum else None
-        axis.yaxis.set_major_locator(_few())if draw is not _spectrum else None
+        if draw in lines:
+            axis.axhline(0, color="0.6", lw=0.5, zorder=0)
+            axis.yaxis.set_major_locator(_few())
     bar(axes[-2], part)
     _confidence(axes[-1], part)
     for axis in axes:
@@ -68,7 +67,8 @@ def panels(part: xr.Dataset, probe: int, product: Product) -> Any:
     made.align_ylabels(axes)
     scale = product.provenance.get("scale", {}).get(f"mms{probe}", {})
     note = (
-        f"   $B_0$ {scale['b0_nT']:.1f} nT, $n_0$ {scale['n0_cm3']:.2f} cm$^{{-3}}$ ({scale['origin']})"
+        f"   $B_0$ {scale['b0_nT']:.1f} nT, $n_0$ {scale['n0_cm3']:.2f} cm$^{{-3}}$ "
+        f"({scale['origin']})"
         if np.isfinite(scale.get("b0_nT", np.nan))
         else ""
     )
@@ -84,7 +84,9 @@ def _few() -> Any:
 
 def _vector(axis: Any, part: xr.Dataset, name: str, label: str, symbol: str) -> None:
     for k in range(3):
-        axis.plot(part["time"], part[name][:, k], color=XYZ[k], lw=0.8, label=f"${symbol}_{AXES[k]}$")
+        axis.plot(
+            part["time"], part[name][:, k], color=XYZ[k], lw=0.8, label=f"${symbol}_{AXES[k]}$"
+        )
     axis.set_ylabel(label)
     _legend(axis)
 
@@ -94,19 +96,16 @@ def _legend(axis: Any) -> None:
 
 
 def _field(axis: Any, part: xr.Dataset) -> None:
-    """b_gsm"""
     length = np.linalg.norm(part["b_gsm"].values, axis=1)
     axis.plot(part["time"], length, color="k", lw=0.8, label="$|B|$")
     _vector(axis, part, "b_gsm", "B GSM\n(nT)", "B")
 
 
 def _electric(axis: Any, part: xr.Dataset) -> None:
-    """e_gsm"""
     _vector(axis, part, "e_gsm", "E GSM\n(mV m$^{-1}$)", "E")
 
 
 def _density(axis: Any, part: xr.Dataset) -> None:
-    """ne"""
     axis.plot(part["time"], part["ne"], color=COLOURS[0], lw=0.8, label="$n_e$")
     axis.plot(part["time"], part["ni"], color=COLOURS[1], lw=0.8, label="$n_i$")
     axis.set_ylabel("n\n(cm$^{-3}$)")
@@ -114,31 +113,29 @@ def _density(axis: Any, part: xr.Dataset) -> None:
 
 
 def _ions(axis: Any, part: xr.Dataset) -> None:
-    """vi_gsm"""
     _vector(axis, part, "vi_gsm", "$v_i$ GSM\n(km s$^{-1}$)", "v")
 
 
 def _electrons(axis: Any, part: xr.Dataset) -> None:
-    """ve_gsm"""
     _vector(axis, part, "ve_gsm", "$v_e$ GSM\n(km s$^{-1}$)", "v")
 
 
 def _current(axis: Any, part: xr.Dataset) -> None:
-    """j_gsm"""
     _vector(axis, part, "j_gsm", "J GSM\n(µA m$^{-2}$)", "J")
 
 
 def _work(axis: Any, part: xr.Dataset) -> None:
-    """je_prime"""
-    for name, colour, label in (("je_prime", "k", "total"), ("je_prime_perp", COLOURS[1], "$\\perp$"),
-                                ("je_prime_par", COLOURS[0], "$\\parallel$")):  # fmt: skip
+    for name, colour, label in (
+        ("je_prime", "k", "total"),
+        ("je_prime_perp", COLOURS[1], "$\\perp$"),
+        ("je_prime_par", COLOURS[0], "$\\parallel$"),
+    ):
         axis.plot(part["time"], part[name], color=colour, lw=0.7, label=label)
     axis.set_ylabel("J·E′\n(nW m$^{-3}$)")
     _legend(axis)
 
 
 def _spectrum(axis: Any, part: xr.Dataset) -> None:
-    """spectrum_omni"""
     from matplotlib.colors import LogNorm
 
     flux = part["spectrum_omni"].values
@@ -168,7 +165,7 @@ def bar(axis: Any, part: xr.Dataset) -> None:
     region, time = part["region"].values, part["time"].values
     changes = np.flatnonzero(np.diff(region) != 0) + 1
     edges = [0, *changes.tolist(), len(region)]
-    for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+    for lo, hi in pairwise(edges):
         if region[lo] >= 0:
             end = time[hi] if hi < len(time) else time[-1]
             axis.axvspan(time[lo], end, color=REGION[region[lo]], lw=0)
@@ -185,8 +182,22 @@ def bar(axis: Any, part: xr.Dataset) -> None:
 def _confidence(axis: Any, part: xr.Dataset) -> None:
     axis.plot(part["time"], part["confidence"], color="k", lw=0.6, label="confidence")
     if "agreement" in part:
-        axis.plot(part["time"], part["agreement"], color=COLOURS[3], lw=0.6, label="other probes\nagree")
+        axis.plot(
+            part["time"], part["agreement"], color=COLOURS[3], lw=0.6, label="other probes\nagree"
+        )
     axis.set_ylim(-0.03, 1.05)
     axis.set_ylabel("confidence")
     if "agreement" in part:
         _legend(axis)
+
+
+PANELS = {
+    "b_gsm": _field,
+    "e_gsm": _electric,
+    "ne": _density,
+    "vi_gsm": _ions,
+    "ve_gsm": _electrons,
+    "j_gsm": _current,
+    "je_prime": _work,
+    "spectrum_omni": _spectrum,
+}

@@ -123,7 +123,9 @@ def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing
     b = turn(interpolate(*get("b"), clock), angle)
     burst = get("e")
     if not np.isfinite(burst[1]).any():
-        raise NoData(f"MMS{probe} EDP: the burst electric field is fill throughout; nothing to label")
+        raise NoData(
+            f"MMS{probe} EDP: the burst electric field is fill throughout; nothing to label"
+        )
     e = turn(interpolate(*burst, clock), angle)
     if not np.isfinite(e).any():
         raise NoData(f"MMS{probe} EDP and DES do not overlap in time: {get.spans('e', 'ne')}")
@@ -160,7 +162,9 @@ def _features_only(get: _Getter) -> Crossing:
     """Network inputs given as such: there is nothing to derive and nothing to normalise."""
     time, features = get("features")
     if features.shape[1:] != (len(FEATURES),):
-        raise Refused(f"MMS{get.probe}: features need {len(FEATURES)} columns, have {features.shape[1:]}")
+        raise Refused(
+            f"MMS{get.probe}: features need {len(FEATURES)} columns, have {features.shape[1:]}"
+        )
     step = _step(time) if len(time) > 1 else 0.03
     nan = float("nan")
     scale = Scale(nan, nan, origin="features given as normalised")
@@ -214,7 +218,7 @@ class _Getter:
     def time(self, name: str) -> Array:
         array = self.array(name)
         shift = float(array.attrs.get("centre_s", 0.0))
-        if self.timing == "published" and shift and name[-1] in "ie":
+        if self.timing == "published" and shift:
             shift = PUBLISHED_SHIFT
         return array["time"].values + np.timedelta64(round(shift * 1e9), "ns")
 
@@ -296,7 +300,7 @@ def _ion_values(
 
 def _carried(get: _Getter, s: str, word: str, rows: int) -> dict[str, tuple[Array, str, str]]:
     """What is handed on as measured: heat flux, spectra, error flags."""
-    names = {f"q{s}": f"q{s}_gse", f"energy_{s}": "energy" if s == "e" else "energy",
+    names = {f"q{s}": f"q{s}_gse", f"energy_{s}": "energy",
              f"flags_{s}": f"flags_{word}"}  # fmt: skip
     names |= {f"spectrum_{s}_{p}": f"spectrum_{p}" for p in ("omni", "par", "perp", "anti")}
     out = {}
@@ -345,7 +349,8 @@ def _targets(record: dict[str, xr.DataArray], crossings: list[Crossing]) -> Any:
         return None
     region = np.concatenate([t.values for t in truths if t is not None]).astype(np.int64)
     # How far the scale used is from the true one: training trusts such rows less.
-    off = [abs(np.log(c.scale.b0 / t.attrs["b0"])) for t, c in zip(truths, crossings, strict=True)]
+    pairs = zip(truths, crossings, strict=True)
+    off = [abs(np.log(c.scale.b0 / t.attrs["b0"])) for t, c in pairs if t is not None]
     doubt = np.concatenate(
         [np.full(len(c.time), o, np.float32) for o, c in zip(off, crossings, strict=True)]
     )

@@ -61,7 +61,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # The unpickler meets foreign bytes with errors of many kinds.
-        reason = "it holds more than tensors" if "weights" in str(error).lower() else "damaged or foreign"
+        reason = (
+            "it holds more than tensors"
+            if "weights" in str(error).lower()
+            else "damaged or foreign"
+        )
         raise Refused(
             f"{path}: is not a plain PyTorch state dict ({reason}); save it with "
             "torch.save(model.state_dict(), path)"
@@ -69,7 +73,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     for key in ("model_state_dict", "state_dict"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in found.values()
+    ):
         raise Refused(f"{path}: holds no state dict of tensors")
     return {str(k): v for k, v in found.items()}
 
@@ -82,10 +88,14 @@ def _shape(state: dict[str, Tensor], path: Path) -> Recipe:
     try:
         hidden = int(state["rnn.weight_ih_l0"].shape[0])
     except (KeyError, IndexError):
-        raise Refused(f"{path}: has no rnn.weight_ih_l0; its names are {', '.join(state)[:120]}") from None
+        raise Refused(
+            f"{path}: has no rnn.weight_ih_l0; its names are {', '.join(state)[:120]}"
+        ) from None
     layers = sum(bool(re.fullmatch(r"rnn\.weight_ih_l\d+", k)) for k in state)
     if not 1 <= hidden <= 4096 or layers > 16:
-        raise Refused(f"{path}: a network of {layers} layers, {hidden} wide, is not the published kind")
+        raise Refused(
+            f"{path}: a network of {layers} layers, {hidden} wide, is not the published kind"
+        )
     recipe = Recipe(kind="waters2025", hidden=hidden, layers=layers)
     wanted = build(recipe).state_dict()
     for name, tensor in wanted.items():

@@ -94,9 +94,7 @@ def estimate(
     else:
         low, n0, high = (float(q) for q in np.quantile(sheet, [0.6, QUANTILE, 0.98]))
         error = float(np.log(high / low)) / 2
-    return Scale(
-        b0, n0, max(spread, FLOOR_B), min(max(error, FLOOR_N), 0.7), "estimated", b0, n0
-    )
+    return Scale(b0, n0, max(spread, FLOOR_B), min(max(error, FLOOR_N), 0.7), "estimated", b0, n0)
 
 
 def settle(options: Any, span: tuple[np.datetime64, np.datetime64], seen: Scale | None) -> Scale:
@@ -165,12 +163,10 @@ def factors(scale: Scale, draws: int, seed: int = 0) -> np.ndarray:
 def _overlapping(letters: str, span: tuple[np.datetime64, np.datetime64]) -> str:
     events = chosen(letters)
     zero = np.timedelta64(0, "ns")
-    shared = {
-        k: min(e.span[1], span[1]) - max(e.span[0], span[0]) for k, e in events.items()
-    }
+    shared = {k: min(e.span[1], span[1]) - max(e.span[0], span[0]) for k, e in events.items()}
     best = max(shared, key=lambda k: shared[k])
     if shared[best] <= zero:
-        when = f"{np.datetime64(span[0], 's')} to {np.datetime64(span[1], 's')}"
+        when = f"{span[0].astype('datetime64[s]')} to {span[1].astype('datetime64[s]')}"
         raise NoData(
             f"--event {letters}: no overlap in time; event {best} is {events[best].start} to "
             f"{events[best].stop}, the data are {when}"

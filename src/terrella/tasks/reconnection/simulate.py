@@ -71,15 +71,29 @@ def draw_site(rng: np.random.Generator, seconds: float) -> Site:
     swings = [v for _ in range(3) for v in (u(0.3, 3.0), u(0.25, 1.2) * seconds, u(0, 2 * np.pi))]
     side = rng.choice([-1.0, 1.0])
     far = u(3, 18)
+    drift = -side * u(0.6, 2.0) * far / seconds
     return Site(
-        b0=float(np.exp(rng.normal(np.log(17), 0.3))), n0=float(np.exp(rng.normal(np.log(0.25), 0.6))),
-        slope=u(0.15, 0.45), sheet=u(0.5, 1.2), width=u(0.25, 0.45), guide=rng.normal(0, 0.1),
-        hall=u(0.2, 0.5), reconnected=u(0.1, 0.25), jet=u(0.5, 1.0), inflow=u(0.05, 0.15),
-        lobe=u(0.08, 0.25), cavity=u(0.2, 0.6), heat=u(3, 7), beta=u(0.02, 0.1),
-        x=(side * far, -side * u(0.6, 2.0) * far / seconds, u(0, 2), u(0.2, 0.6) * seconds, u(0, 6)),
-        z=(rng.normal(0, 1.0), *swings), turbulence=u(0.02, 0.08), noise=u(0.5, 1.5),
-        tilt=tuple(rng.normal(0, np.radians([8, 5, 10]))), flow=tuple(rng.normal(0, [0.1, 0.05, 0.03])),
-    )  # fmt: skip
+        b0=float(np.exp(rng.normal(np.log(17), 0.3))),
+        n0=float(np.exp(rng.normal(np.log(0.25), 0.6))),
+        slope=u(0.15, 0.45),
+        sheet=u(0.5, 1.2),
+        width=u(0.25, 0.45),
+        guide=rng.normal(0, 0.1),
+        hall=u(0.2, 0.5),
+        reconnected=u(0.1, 0.25),
+        jet=u(0.5, 1.0),
+        inflow=u(0.05, 0.15),
+        lobe=u(0.08, 0.25),
+        cavity=u(0.2, 0.6),
+        heat=u(3, 7),
+        beta=u(0.02, 0.1),
+        x=(side * far, drift, u(0, 2), u(0.2, 0.6) * seconds, u(0, 6)),
+        z=(rng.normal(0, 1.0), *swings),
+        turbulence=u(0.02, 0.08),
+        noise=u(0.5, 1.5),
+        tilt=tuple(rng.normal(0, np.radians([8, 5, 10]))),
+        flow=tuple(rng.normal(0, [0.1, 0.05, 0.03])),
+    )
 
 
 def position(site: Site, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,9 @@ def _moments(s: str, word: str, cadence: float) -> tuple[Variable, ...]:
         Variable(f"flags_{s}", "1", f"{word} error flags", cadence, (), False),
         Variable(f"energy_{s}", "eV", f"{word} energies of the spectra", cadence, (32,), False),
         *(
-            Variable(f"spectrum_{s}_{p}", flux, f"{word} {p} energy spectrum", cadence, (32,), False)
+            Variable(
+                f"spectrum_{s}_{p}", flux, f"{word} {p} energy spectrum", cadence, (32,), False
+            )
             for p in spectra
         ),
     )
