@@ -183,10 +183,10 @@ def _quantity(
     wanted = QUANTITIES[name[5:]]
     values = np.full((len(time), *wanted.shape), np.nan)
     for place, numbers in parts.items():
-        values[(slice(None), *place)] = numbers
+        values[:, *place] = numbers
         if len(place) == 2 and place[::-1] not in parts:  # a symmetric tensor may be given by half
-            values[(slice(None), *place[::-1])] = numbers
-    whole: Any = list(np.ndindex(*wanted.shape))
+            values[:, *place[::-1]] = numbers
+    whole: list[Any] = list(np.ndindex(*wanted.shape))
     for place in whole:
         if place not in parts and place[::-1] not in parts:
             axes = "".join("xyz"[k] for k in place)

@@ -46,8 +46,8 @@ def decode(
 
     Returns:
         ``series``: one row a sample of the electron clock, probe after probe (``probe`` tells
-        which; ``ds.where(ds.probe == 1, drop=True)``), ion moments on ``time_ion``. ``events``: one row a
-        region crossed.
+        which; ``ds.where(ds.probe == 1, drop=True)``), ion moments on ``time_ion``. ``events``: one
+        row a region crossed.
 
     Raises:
         NoData: nothing lies in the span.
@@ -165,11 +165,10 @@ def _series(
         for k, (text, units) in said.items()
         if k in labels
     }
-    said_names = ("none", *names)
-    data["region"][2].update(flag_values=np.arange(-1, 6, dtype=np.int8),
-                             flag_meanings=" ".join(n.replace(" ", "_") for n in said_names))  # fmt: skip
-    data["flags"][2].update(flag_masks=np.array(list(FLAGS.values()), np.int16),
-                            flag_meanings=" ".join(FLAGS))  # fmt: skip
+    meanings = " ".join(n.replace(" ", "_") for n in ("none", *names))
+    data["region"][2].update(flag_values=np.arange(-1, 6, dtype=np.int8), flag_meanings=meanings)
+    masks = np.array(list(FLAGS.values()), np.int16)
+    data["flags"][2].update(flag_masks=masks, flag_meanings=" ".join(FLAGS))
     data["probability"] = (("time", "class"), labels["probability"][keep],
                            {"long_name": "probability of each region", "units": "1"})  # fmt: skip
     features = np.concatenate([c.features for c in crossings])[keep]

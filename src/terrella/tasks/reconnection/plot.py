@@ -61,7 +61,8 @@ def panels(part: xr.Dataset, probe: int, product: Product) -> Any:
     for axis in axes:
         axis.set_xlim(part["time"].values[0], part["time"].values[-1])
     for letter, axis in zip("abcdefghijkl", axes, strict=False):
-        axis.text(0.006, 0.93, f"({letter})", transform=axis.transAxes, va="top", fontsize=8)
+        axis.text(0.006, 0.93, f"({letter})", transform=axis.transAxes, va="top", fontsize=8,
+                  bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1.5})  # fmt: skip
     time_axis(axes[-1])
     axes[-1].set_xlabel("UTC")
     made.align_ylabels(axes)
