@@ -183,11 +183,12 @@ def _quantity(
     wanted = QUANTITIES[name[5:]]
     values = np.full((len(time), *wanted.shape), np.nan)
     for place, numbers in parts.items():
-        values[:, *place] = numbers
+        index: list[Any] = [(slice(None), *place)]
         if len(place) == 2 and place[::-1] not in parts:  # a symmetric tensor may be given by half
-            values[:, *place[::-1]] = numbers
-    whole: list[Any] = list(np.ndindex(*wanted.shape))
-    for place in whole:
+            index.append((slice(None), *place[::-1]))
+        for each in index:
+            values[each] = numbers
+    for place in list(np.ndindex(*wanted.shape)):
         if place not in parts and place[::-1] not in parts:
             axes = "".join("xyz"[k] for k in place)
             raise Refused(f"{path}: {name} lacks its component {name}_{axes}")

@@ -27,7 +27,7 @@ def bin_mean(time: Array, values: Array, clock: Array, reach: float | None = Non
         (rows, ...) float64; NaN where a bin holds no finite sample.
     """
     values = np.asarray(values)
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     out = np.full((len(clock), flat.shape[1]), np.nan)
     if len(clock) and len(time):
         left, right = _edges(_ns(clock), reach)
@@ -81,7 +81,7 @@ def interpolate(time: Array, values: Array, clock: Array, gap: float | None = No
         (rows, ...) float64; NaN in gaps and beyond the ends.
     """
     values = np.asarray(values)
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     out = np.full((len(clock), flat.shape[1]), np.nan)
     finite = np.isfinite(flat).all(axis=1)
     known, flat = _ns(time)[finite], flat[finite]

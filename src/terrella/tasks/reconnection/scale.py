@@ -15,7 +15,8 @@ BLOCK = 5.0  # s: the lobe field is judged by medians of this length
 SHEET = 0.35  # |B| / B0 below which a sample counts as current sheet
 QUANTILE = 0.85  # of density inside the sheet
 FEW = 60  # samples in the sheet below which its density is hardly known
-FLOOR_B, FLOOR_N = 0.02, 0.10  # relative errors that no estimate goes below
+# Relative errors that no estimate goes below: pressure balance counts By and the lobe's plasma too.
+FLOOR_B, FLOOR_N = 0.06, 0.10
 SUSPECT = 3.0  # standard errors by which a given B0 may differ before it is flagged
 
 
