@@ -84,7 +84,8 @@ def test_draws_are_averaged_and_their_spread_is_told(features: torch.Tensor) -> 
     network = Bidirectional(hidden=8, before=3, after=3)
     factors = np.stack([np.full(14, f, np.float32) for f in (0.5, 1.0, 2.0)])
     each = [
-        predict(network, rows(features * f, "overlap", 3, 3))["probability"] for f in (0.5, 1.0, 2.0)
+        predict(network, rows(features * f, "overlap", 3, 3))["probability"]
+        for f in (0.5, 1.0, 2.0)
     ]
     got = predict(network, rows(features, "overlap", 3, 3, factors=[factors]))
     np.testing.assert_allclose(got["probability"], np.mean(each, 0), atol=1e-6)

@@ -69,7 +69,9 @@ def test_fills_and_flags(record: dict[str, Any], tmp_path: Path) -> None:
     spoiled["mms1_flags_e"].values[8] = 1 << 4  # a warning, not a fault
     write(spoiled, tmp_path)
     found = fetch(tmp_path)
-    assert np.isnan(found["mms1_b"].values[5]).all() and np.isfinite(found["mms1_b"].values[6]).all()
+    assert (
+        np.isnan(found["mms1_b"].values[5]).all() and np.isfinite(found["mms1_b"].values[6]).all()
+    )
     assert np.isnan(found["mms1_ne"].values[7]) and np.isfinite(found["mms1_ne"].values[8])
     assert np.isfinite(fetch(tmp_path, keep_flagged=True)["mms1_ne"].values[7])
 
@@ -159,7 +161,9 @@ def test_a_renamed_file_of_another_probe_is_refused(scene: Path, tmp_path: Path)
     assert len(refused) == 1 and "named as MMS1 but holds data of MMS2" in refused[0][1]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_damaged_files_are_refused_and_never_crash(
     scene: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -192,7 +196,9 @@ def test_the_real_fpi_file(realdata: Path) -> None:
     lo, hi = np.datetime64("2015-10-17T12:00", "ns"), np.datetime64("2015-10-17T14:00", "ns")
     got = mms.MmsFiles(found, ("1",), "fast").fetch(only, lo, hi)
     cdf = cdflib.CDF(path)
-    np.testing.assert_array_equal(got["ni"]["time"].values, cdflib.cdfepoch.to_datetime(cdf["Epoch"]))
+    np.testing.assert_array_equal(
+        got["ni"]["time"].values, cdflib.cdfepoch.to_datetime(cdf["Epoch"])
+    )
     assert got["ni"]["time"].values[0] == np.datetime64("2015-10-17T12:00:01.418054")
     assert got["ni"].attrs["centre_s"] == pytest.approx(2.25)
     assert got["pi"].shape == (1600, 3, 3) and got["pi"].attrs["units"] == "nPa"
@@ -211,6 +217,8 @@ def test_the_real_fpi_file(realdata: Path) -> None:
     left = n - bg
     wanted = p + 1.67262192e-6 * (n * np.outer(v, v) - left * np.outer(v * n / left, v * n / left))
     wanted -= float(got["pi_bg"][0]) * np.eye(3)
-    fixed = physics.without_background(*(got[k].values for k in ("ni", "vi", "pi", "ni_bg", "pi_bg")))
+    fixed = physics.without_background(
+        *(got[k].values for k in ("ni", "vi", "pi", "ni_bg", "pi_bg"))
+    )
     np.testing.assert_allclose(fixed.pressure[0], wanted, rtol=1e-6)
     np.testing.assert_allclose(fixed.velocity[0], v * n / left, rtol=1e-6)

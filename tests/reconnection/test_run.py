@@ -45,7 +45,9 @@ def test_a_run_with_two_probes(scene: Path, tmp_path: Path, capsys: Any) -> None
     assert run(scene, "--out", tmp_path, "--probe", "1,2") == 0
     stem = tmp_path / "mms12_20170711_223300.reconnection"
     data = xr.open_dataset(f"{stem}.nc")
-    assert data["probability"].dims == ("time", "class") and list(data["class"].values) == list(REGIONS)
+    assert data["probability"].dims == ("time", "class") and list(data["class"].values) == list(
+        REGIONS
+    )
     assert set(data["probe"].values) == {1, 2}
     for name in ("j_gsm", "e_prime_gsm", "je_prime", "je_electron_par", "te_par", "pe_gse", "qe_gse",
                  "spectrum_omni", "spectrum_anti", "ti_perp_ion", "pi_gse_ion", "qi_gse_ion",
@@ -63,7 +65,9 @@ def test_a_run_with_two_probes(scene: Path, tmp_path: Path, capsys: Any) -> None
         float(np.nanmean(data["je_prime"].values[inside])), rel=1e-3
     )
     table = pd.read_csv(f"{stem}.csv")
-    assert {"region", "name", "start", "stop", "duration_s", "confidence", "agreement"} <= set(table)
+    assert {"region", "name", "start", "stop", "duration_s", "confidence", "agreement"} <= set(
+        table
+    )
     assert table["confidence"].between(0, 1).all()
     for probe, rows in table.groupby("probe"):
         start, stop = pd.to_datetime(rows["start"]), pd.to_datetime(rows["stop"])
@@ -116,7 +120,10 @@ def test_legacy_files_as_the_original_writes_them(
     assert list(nn) == ["time", "Bx", "By", "Bz", "Ex", "Ey", "Ez", "ni", "ne", "vix", "viy", "viz",
                         "vex", "vey", "vez"]  # fmt: skip
     assert len(labels) == len(probs) == len(nn)
-    assert labels["Predicted"].dropna().between(0, 5).all() and labels["Predicted"].notna().mean() > 0.95
+    assert (
+        labels["Predicted"].dropna().between(0, 5).all()
+        and labels["Predicted"].notna().mean() > 0.95
+    )
     # the normalised inputs go round: the same labels come from the nndata file
     again = tmp_path / "again"
     assert run(out / "mms2_nndata.csv", "--out", again, "--weights", published, "--mode", "published",

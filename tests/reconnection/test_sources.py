@@ -46,12 +46,16 @@ def test_named_columns_make_the_same_features(
             as_table(record, name).to_csv(path, index=False, float_format="%.9g")
         elif kind == "nc":
             xr.Dataset({name: record[f"mms1_{name}"]}).to_netcdf(
-                path, engine="h5netcdf", encoding={"time": {"units": "nanoseconds since 1970-01-01"}}
+                path,
+                engine="h5netcdf",
+                encoding={"time": {"units": "nanoseconds since 1970-01-01"}},
             )
         else:
             table = as_table(record, name).set_index("time").to_xarray()
             table.to_netcdf(
-                path, engine="h5netcdf", encoding={"time": {"units": "nanoseconds since 1970-01-01"}}
+                path,
+                engine="h5netcdf",
+                encoding={"time": {"units": "nanoseconds since 1970-01-01"}},
             )
         read |= read_table(path)
     for name in ("ni_bg", "pi_bg"):  # a table may leave the background out; then there is none
@@ -59,7 +63,9 @@ def test_named_columns_make_the_same_features(
     options = Options(b0=15.0, n0=0.3)
     if kind == "nc":  # which keeps the offset to the centre
         for name in ("ne", "ni"):
-            assert read[f"mms1_{name}"].attrs["centre_s"] == record[f"mms1_{name}"].attrs["centre_s"]
+            assert (
+                read[f"mms1_{name}"].attrs["centre_s"] == record[f"mms1_{name}"].attrs["centre_s"]
+            )
         return
     wanted = prepare({k: v for k, v in centred.items() if "e_fast" not in k}, Recipe(), options)
     got = prepare(read, Recipe(), options)

@@ -38,7 +38,9 @@ def loop_mean(time: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.nda
     st.lists(st.integers(0, 10**9), min_size=2, max_size=40, unique=True),
     st.randoms(use_true_random=False),
 )
-def test_bin_means_are_those_of_a_plain_loop(samples: list[int], clock: list[int], rnd: object) -> None:
+def test_bin_means_are_those_of_a_plain_loop(
+    samples: list[int], clock: list[int], rnd: object
+) -> None:
     time = T0 + np.sort(np.array(samples, dtype="m8[ns]"))
     values = np.random.default_rng(len(samples)).normal(size=len(samples))
     values[::7] = np.nan
@@ -122,16 +124,28 @@ def test_alfven_speed() -> None:
 def test_gsm_agrees_with_the_textbook() -> None:
     """Hapgood 1992 with the IGRF-13 dipole: sidereal time, Sun's longitude, obliquity."""
     time = np.array(["2017-07-11T22:34:00", "2018-01-05T03:00:00", "2020-08-29T09:55:00"], "M8[ns]")
-    for when, angle in zip(time, [float(gsm_angle(time[k : k + 1])[0]) for k in range(3)], strict=True):
+    for when, angle in zip(
+        time, [float(gsm_angle(time[k : k + 1])[0]) for k in range(3)], strict=True
+    ):
         year = 1970 + float(when.astype("M8[s]").astype(float)) / 31557600.0
         share = (year - 2015) / 5
-        g = [a + (b - a) * share for a, b in ((-29441.46, -29404.8), (-1501.77, -1450.9), (4795.99, 4652.5))]
+        g = [
+            a + (b - a) * share
+            for a, b in ((-29441.46, -29404.8), (-1501.77, -1450.9), (4795.99, 4652.5))
+        ]
         days = (when - np.datetime64("2000-01-01T12:00:00", "ns")) / np.timedelta64(1, "D")
         hour = (when - when.astype("M8[D]")) / np.timedelta64(1, "h")
         century = (days - hour / 24) / 36525
-        sidereal = np.radians(100.461 + 36000.770 * (np.floor(days - 0.5) + 0.5) / 36525 + 15.04107 * hour)
+        sidereal = np.radians(
+            100.461 + 36000.770 * (np.floor(days - 0.5) + 0.5) / 36525 + 15.04107 * hour
+        )
         anomaly = np.radians(357.528 + 35999.050 * days / 36525)
-        sun = np.radians(280.460 + 36000.772 * days / 36525 + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))
+        sun = np.radians(
+            280.460
+            + 36000.772 * days / 36525
+            + 1.915 * np.sin(anomaly)
+            + 0.020 * np.sin(2 * anomaly)
+        )
         tilt = np.radians(23.439 - 0.013 * century)
         pole = -np.array([g[1], g[2], g[0]]) / np.linalg.norm(g)
         gei = np.array([

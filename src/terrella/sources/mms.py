@@ -401,7 +401,8 @@ def _centre(cdf: Any, clock: str) -> float:
         return 0.0
     scale = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}.get(str(cdf.varattsget(plus).get("UNITS")), 1.0)
     widths = [float(np.mean(cdf.varget(str(v)))) for v in (plus, minus)]
-    return (widths[0] - widths[1]) / 2 * scale
+    # The widths are stored in single precision.
+    return round((widths[0] - widths[1]) / 2 * scale, 6)
 
 
 def tt2000_to_utc(epoch: np.ndarray) -> np.ndarray:

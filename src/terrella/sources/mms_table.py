@@ -68,7 +68,8 @@ def read_table(path: Path, probe: str = "1") -> dict[str, xr.DataArray]:
     Raises:
         Refused: no time, no column known, or a wrong unit.
     """
-    head = path.read_bytes()[:8]
+    with path.open("rb") as stream:
+        head = stream.read(8)
     if not head:
         raise Refused(f"{path}: is empty")
     if head[:4] in (b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05"):

@@ -73,7 +73,8 @@ def open_files(paths: Sequence[Path], options: Any) -> Opening:
     probes, more = _complete(found, record, wanted, options.rate)
     refused += more
     if not probes:
-        return Opening((), tuple(refused or [Refusal("inputs", "they hold no MMS data")]))
+        said = f"{', '.join(map(str, paths))}: no MMS level-2 data (mms*_fgm, edp, fpi .cdf) there"
+        return Opening((), tuple(refused or [Refusal(str(paths[0]), said)]))
     source = _source(found, record, probes, options)
     spans = _spans(found, record, probes, options.rate)
     jobs, missed = _jobs(source, spans, events, probes, options.rate)
@@ -102,11 +103,16 @@ def _sorted(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if path.is_dir():
             cdf.append(path)
             tables += sorted(path.glob("mms*_truth.nc"))
-        elif path.suffix.lower() == ".cdf" or path.open("rb").read(2) in (b"\xcd\xf3", b"\xcd\xf2"):
+        elif path.suffix.lower() == ".cdf" or _magic(path) in (b"\xcd\xf3", b"\xcd\xf2"):
             cdf.append(path)
         else:
             tables.append(path)
     return cdf, tables
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(2)
 
 
 def _complete(
