@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_doubt_softens_the_target() -> None:
 
 def test_calibration_finds_the_temperature(features: torch.Tensor) -> None:
     torch.manual_seed(0)
-    network = Bidirectional(hidden=8, before=2, after=2)
+    network: Any = Bidirectional(hidden=8, before=2, after=2)
     part = rows(torch.randn(4000, 14), "overlap", 2, 2)
     with torch.no_grad():
         network.head[2].weight.mul_(6.0)
@@ -163,7 +164,7 @@ def test_rows_without_whole_context_have_no_answer(record: dict[str, Any]) -> No
     windows = prepare(record, Recipe(), Options(b0=15.0, n0=0.3))
     before, after = Recipe().before, Recipe().after
     edges = windows.extra["probe_rows"]
-    for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+    for lo, hi in pairwise(edges):
         assert not windows.valid[lo : lo + before].any()
         assert not windows.valid[hi - after : hi].any()
         assert windows.valid[lo + before + 8 : hi - after - 8].all()

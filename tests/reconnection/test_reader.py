@@ -33,7 +33,8 @@ def test_vocabulary_of_task_and_reader_agree() -> None:
 
 def test_tt2000_as_the_cdf_library_converts_it() -> None:
     utc = np.array(
-        ["2015-06-30T23:59:59.999", "2015-07-01", "2016-12-31T23:59:59", "2017-01-01T00:00:00.000000001",
+        ["2015-06-30T23:59:59.999", "2015-07-01", "2016-12-31T23:59:59",
+         "2017-01-01T00:00:00.000000001",
          "2020-08-29T09:55:00.123456789", "1999-06-01"], "M8[ns]")  # fmt: skip
     epoch = utc_to_tt2000(utc)
     np.testing.assert_array_equal(mms.tt2000_to_utc(epoch), utc)

@@ -49,9 +49,11 @@ def test_a_run_with_two_probes(scene: Path, tmp_path: Path, capsys: Any) -> None
         REGIONS
     )
     assert set(data["probe"].values) == {1, 2}
-    for name in ("j_gsm", "e_prime_gsm", "je_prime", "je_electron_par", "te_par", "pe_gse", "qe_gse",
-                 "spectrum_omni", "spectrum_anti", "ti_perp_ion", "pi_gse_ion", "qi_gse_ion",
-                 "spectrum_omni_ion", "lobe_field"):  # fmt: skip
+    names = (
+        "j_gsm e_prime_gsm je_prime je_electron_par te_par pe_gse qe_gse spectrum_omni "
+        "spectrum_anti ti_perp_ion pi_gse_ion qi_gse_ion spectrum_omni_ion lobe_field"
+    )
+    for name in names.split():
         assert data[name].attrs["units"] and np.isfinite(data[name].values).mean() > 0.9, name
     named = data["region"].values >= 0
     np.testing.assert_allclose(data["probability"].sum("class").values[named], 1, atol=1e-5)
@@ -112,8 +114,9 @@ def test_currents_are_those_of_the_scene(tmp_path: Path) -> None:
 def test_legacy_files_as_the_original_writes_them(
     scene: Path, tmp_path: Path, published: str
 ) -> None:
-    assert run(scene, "--out", tmp_path / "o", "--weights", published, "--mode", "published",
-               "--legacy-csv", "--no-plot", "--probe", "2", "--b0", 15, "--n0", 0.3) == 0  # fmt: skip
+    words = ("--weights", published, "--mode", "published", "--legacy-csv", "--no-plot")
+    given = ("--probe", "2", "--b0", 15, "--n0", 0.3)
+    assert run(scene, "--out", tmp_path / "o", *words, *given) == 0
     out = tmp_path / "o"
     labels, probs, nn = (pd.read_csv(out / f"mms2_{k}.csv") for k in ("labels", "probs", "nndata"))
     assert list(labels) == ["Predicted"] and list(probs) == ["Predicted", "Confidence"]
@@ -126,15 +129,14 @@ def test_legacy_files_as_the_original_writes_them(
     )
     # the normalised inputs go round: the same labels come from the nndata file
     again = tmp_path / "again"
-    assert run(out / "mms2_nndata.csv", "--out", again, "--weights", published, "--mode", "published",
-               "--legacy-csv", "--no-plot") == 0  # fmt: skip
+    assert run(out / "mms2_nndata.csv", "--out", again, *words) == 0
     back = pd.read_csv(again / "mms2_probs.csv")
     both = probs["Confidence"].notna()
     np.testing.assert_allclose(back["Confidence"][both], probs["Confidence"][both], atol=2e-5)
 
 
 def test_an_event_of_the_table(tmp_path: Path, scene: Path, capsys: Any) -> None:
-    # The scene lies in event E: 2017-07-11T22:33:30 to 22:34:15; half a minute from 22:33:00 does not.
+    # Event E is 2017-07-11T22:33:30 to 22:34:15: a minute from 22:33:00 meets it, half does not.
     record = simulate(seed=4, hours=60 / 3600, field_rate=256.0)
     write(record, tmp_path / "in")
     assert run(tmp_path / "in", "--out", tmp_path / "o", "--event", "E", "--no-plot") == 0
@@ -150,8 +152,8 @@ def test_an_event_of_the_table(tmp_path: Path, scene: Path, capsys: Any) -> None
 
 def test_timing_moves_the_electrons(scene: Path, tmp_path: Path) -> None:
     for timing in ("centre", "published"):
-        assert run(scene, "--out", tmp_path / timing, "--timing", timing, "--probe", "1", "--no-plot",
-                   "--b0", 15, "--n0", 0.3) == 0  # fmt: skip
+        words = ("--timing", timing, "--probe", "1", "--no-plot", "--b0", 15, "--n0", 0.3)
+        assert run(scene, "--out", tmp_path / timing, *words) == 0
     a, b = (xr.open_dataset(next((tmp_path / t).glob("*.nc"))) for t in ("centre", "published"))
     assert b["time"].values[0] - a["time"].values[0] == np.timedelta64(60, "ms")
     assert b["time_ion"].values[0] == a["time_ion"].values[0]
@@ -211,8 +213,8 @@ def test_probes_mixed_up(scene: Path, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_no_burst_data(scene: Path, tmp_path: Path, capsys: Any) -> None:
-    assert run(scene, "--out", tmp_path, "--start", "2017-07-11T23:00", "--stop", "2017-07-11T23:01",
-               "--probe", "1") == 1  # fmt: skip
+    late = ("--start", "2017-07-11T23:00", "--stop", "2017-07-11T23:01", "--probe", "1")
+    assert run(scene, "--out", tmp_path, *late) == 1
     assert "nothing between 2017-07-11T23:00" in only(capsys)
     fast = next(scene.glob("mms1_edp_fast*"))
     assert run(fast, "--out", tmp_path) == 1

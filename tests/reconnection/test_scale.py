@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_estimates_cover_the_truth() -> None:
     [({"b0": 0.0}, "--b0 0: must be a positive"), ({"n0": -1.0}, "--n0 -1: must be a positive"),
      ({"b0": float("nan")}, "--b0 nan")],
 )  # fmt: skip
-def test_values_that_cannot_be_are_refused(given: dict[str, float], said: str) -> None:
+def test_values_that_cannot_be_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(Refused, match=said):
         settle(Options(**given), SPAN, None)
 

@@ -84,7 +84,7 @@ def test_background_correction_by_hand() -> None:
     )  # fmt: skip
     assert got.density[0] == pytest.approx(0.8)
     assert got.velocity[0].tolist() == pytest.approx([125.0, 0, 0])
-    # m_p n v v = 1.67262192e-27 * 1e6 * 1e10 Pa = 0.0167262 nPa; m_p n' v' v' = 0.8e6 * 1.25e5^2 ...
+    # m_p n v v = 1.67262192e-27 * 1e6 * 1e10 Pa = 0.0167262 nPa
     xx = 0.5 + 0.0167262192 - 0.1 - 1.67262192e-27 * 0.8e6 * 1.25e5**2 * 1e9
     np.testing.assert_allclose(got.pressure[0], np.diag([xx, 0.4, 0.4]), rtol=1e-12)
     none = physics.without_background(
@@ -158,7 +158,7 @@ def test_gsm_agrees_with_the_textbook() -> None:
         ])  # fmt: skip
         y = -np.sin(sun) * ecliptic[0] + np.cos(sun) * ecliptic[1]
         wanted = -np.arctan2(y, ecliptic[2])
-        # GSM's z is along the dipole's part across the Sun line: z_gsm = (0, -sin psi, cos psi) in GSE
+        # z_gsm = (0, -sin psi, cos psi) in GSE is along the dipole's part across the Sun line
         assert angle == pytest.approx(wanted, abs=np.radians(0.1))
 
 
