@@ -151,7 +151,8 @@ def factors(scale: Scale, draws: int, seed: int = 0) -> np.ndarray:
         return np.ones((1, 14), np.float32)
     import torch  # its Sobol sequence: importing scipy's statistics takes longer than the network
 
-    unit = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed).draw(draws)
+    sequence: Any = torch.quasirandom.SobolEngine
+    unit = sequence(2, scramble=True, seed=seed).draw(draws)
     z = torch.special.ndtri(unit.double().clamp(1e-3, 1 - 1e-3)).numpy()
     fb, fn = np.exp(z[:, 0] * scale.b0_error), np.exp(z[:, 1] * scale.n0_error)
     per_b, per_n, per_v = 1 / fb, 1 / fn, np.sqrt(fn) / fb
