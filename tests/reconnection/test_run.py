@@ -67,7 +67,7 @@ def test_a_run_with_two_probes(scene: Path, tmp_path: Path, capsys: Any) -> None
         float(np.nanmean(data["je_prime"].values[inside])), rel=1e-3
     )
     table = pd.read_csv(f"{stem}.csv")
-    assert {"region", "name", "start", "stop", "duration_s", "confidence", "agreement"} <= set(
+    assert {"region", "label", "start", "stop", "duration_s", "confidence", "agreement"} <= set(
         table
     )
     assert table["confidence"].between(0, 1).all()

@@ -28,6 +28,7 @@ SCALE = {
     "b0_seen": ("lobe field estimated from the data", "nT"),
     "n0_seen": ("sheet density estimated from the data", "cm-3"),
 }
+ENERGY = ("je_prime", "je_prime_par", "je_prime_perp", "je")  # in the table of segments
 AXES = {1: (), 3: ("component",), 9: ("row", "column"), 32: ("channel",)}
 
 
@@ -290,20 +291,23 @@ def _segments(
                 continue
             inside = where[lo:hi]
             row = {
-                "probe": int(probe), "region": int(region[lo]), "name": names[region[lo]],
+                "probe": int(probe), "region": int(region[lo]), "label": names[region[lo]],
                 "start": str(start.astype("datetime64[ms]")),
                 "stop": str(stop.astype("datetime64[ms]")),
                 "duration_s": round(seconds, 3),
                 "confidence": _nanmean(series["confidence"].values[inside]),
             }  # fmt: skip
-            for term in ("je_prime", "je_prime_par", "je_prime_perp", "je"):
-                if term in series:
-                    row[f"{term}_nW_m3"] = _nanmean(series[term].values[inside])
+            for term in ENERGY:
+                row[f"{term}_nW_m3"] = (
+                    _nanmean(series[term].values[inside]) if term in series else np.nan
+                )
             if "agreement" in series:
                 row["agreement"] = _nanmean(series["agreement"].values[inside])
             rows.append(row)
-    columns = ["probe", "region", "name", "start", "stop", "duration_s", "confidence"]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    columns = ["probe", "region", "label", "start", "stop", "duration_s", "confidence"]
+    columns += [f"{term}_nW_m3" for term in ENERGY]
+    columns += ["agreement"] if "agreement" in series else []
+    return pd.DataFrame(rows, columns=columns)
 
 
 def smoothed(probability: Array, labelled: Array, segment: Array, width: int) -> Array:

@@ -216,7 +216,7 @@ def _jobs(
             )
             when = f"{event.start} to {event.stop}"
             why = f"no {rate} data of event {letter} ({when}); the inputs have {has}"
-            refused.append(Refusal(f"event {letter}", f"event {letter}: {why}"))
+            refused.append(Refusal(f"event {letter}", why))
     return tuple(jobs), refused
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -162,7 +163,9 @@ def _simulated(
     truth = record["mms1_truth"].attrs
     b0, n0 = (None, None) if scale is None else (truth["b0"] * scale[0], truth["n0"] * scale[1])
     given = dataclasses.replace(options, b0=b0, n0=n0, event="")
-    return Scene({}, _slim(prepare(record, recipe, given)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # B0 is wrong here on purpose
+        return Scene({}, _slim(prepare(record, recipe, given)))
 
 
 def _from_files(paths: Sequence[Path], recipe: Recipe, options: Options) -> Iterator[Scene]:

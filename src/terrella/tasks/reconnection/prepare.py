@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,13 @@ def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing
     except NoData:
         seen = None
     scale = settle(options, (clock[0], clock[-1]), seen)
+    if scale.suspect:
+        warnings.warn(
+            f"MMS{probe}: B0 {scale.b0:.1f} nT ({scale.origin}) is contradicted by pressure "
+            f"balance, which gives {scale.b0_seen:.1f} nT; expect low confidence",
+            UserWarning,
+            stacklevel=2,
+        )
     values = {
         "b_gsm": (b, "nT", "magnetic field, GSM"),
         "e_gsm": (e, "mV m-1", "burst electric field interpolated to the electron clock, GSM"),
