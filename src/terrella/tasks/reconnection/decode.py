@@ -59,7 +59,7 @@ def decode(
     if not keep.any():
         raise NoData(f"no electron sample between {span[0]} and {span[1]}")
     labels = _label(outputs, windows, record, options)
-    probe = windows.groups["probe"].astype(np.int8)
+    probe = windows.extra["probe"].astype(np.int8)
     if len(crossings) > 1:
         labels["agreement"] = agreement(windows.time, probe, labels["region"])
     series = _series(labels, outputs, windows, crossings, keep, names)
@@ -185,7 +185,7 @@ def _series(
         "time": windows.time[keep],
         "probe": (
             "time",
-            windows.groups["probe"][keep].astype(np.int8),
+            windows.extra["probe"][keep].astype(np.int8),
             {"long_name": "MMS probe"},
         ),
         "class": list(names),
