@@ -269,3 +269,48 @@ def test_the_truth_is_geometry() -> None:
     x = np.array([far, far, far, -far, far, far])
     z = np.array([steep + 2, -steep - 2, 0, 0, steep, -steep])
     assert region(site, x, z).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_options_that_cannot_be(scene: Path, tmp_path: Path, capsys: Any, published: str) -> None:
+    capsys.readouterr()
+    assert run(scene, "--out", tmp_path / "o", "--mode", "published") == 1
+    assert "--mode published: is for the published network only" in only(capsys)
+    assert run(scene, "--out", tmp_path / "o", "--weights", published, "--context", "0") == 1
+    assert "--context 0: must be 1 sample or more" in only(capsys)
+    assert run(scene, "--out", tmp_path / "o", "--probe", "1", "--b0-error", "-1") == 1
+    assert "--b0-error -1: is a share" in only(capsys)
+
+
+def test_moments_need_no_network_and_no_other_instrument(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ions.nc"
+    files = scene.glob("mms2*dis-moms*")
+    assert terrella_command("reconnection", "moments", *files, "--out", out) == 0
+    data = xr.open_dataset(out)
+    assert data["mms2_pi_corrected"].attrs["units"] == "nPa"
+    n = data["mms2_ni"].values - data["mms2_ni_bg"].values
+    np.testing.assert_allclose(data["mms2_ni_corrected"].values, n, rtol=1e-5)
+
+
+@pytest.mark.realdata
+def test_moments_of_the_real_file(realdata: Path, tmp_path: Path) -> None:
+    path = next((realdata / "reconnection").glob("mms1_fpi_fast_l2_dis-moms_*.cdf"))
+    out = tmp_path / "ions.nc"
+    assert terrella_command("reconnection", "moments", path, "--rate", "fast", "--out", out) == 0
+    data = xr.open_dataset(out)
+    assert data.sizes["time_mms1_dis"] == 1600
+    first = np.datetime64("2015-10-17T12:00:03.668054")  # 12:00:01.418054 and half of 4.5 s
+    assert data["time_mms1_dis"].values[0] == first
+    assert (data["mms1_ni_corrected"] < data["mms1_ni"]).all()
+
+
+@pytest.mark.realdata
+def test_the_published_run_through_the_command(realdata: Path, tmp_path: Path) -> None:
+    folder = realdata / "reconnection"
+    words = ("--weights", "waters2025", "--mode", "published", "--no-plot", "--out", tmp_path)
+    name = ("--name", "waters2025")
+    weights = folder / "waters2025.safetensors"
+    assert terrella_command("weights", "import", "reconnection", weights, *name) == 0
+    assert run(folder / "waters2025_reference.npz", *words) == 0
+    data = xr.open_dataset(next(tmp_path.glob("*.nc")))
+    wanted = np.load(folder / "waters2025_reference.npz")["probability"]
+    assert np.abs(data["probability"].values - wanted).max() < 1e-6

@@ -26,6 +26,7 @@ NAME = re.compile(
 )
 WANTED = {("fgm", None), ("edp", "dce"), ("fpi", "dis-moms"), ("fpi", "des-moms")}
 LONGEST = np.timedelta64(26, "h")  # a file of any rate reaches no further from the time in its name
+MISSION = np.datetime64("2015-03-12", "ns"), np.datetime64("2100-01-01", "ns")
 J2000 = np.datetime64("2000-01-01T12:00:00", "ns")
 TT_TAI = 32_184_000_000  # ns
 FILL = np.iinfo(np.int64).min

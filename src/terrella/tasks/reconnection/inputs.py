@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 LIVE = "cdaweb"
 APART = np.timedelta64(5, "s")  # a longer break in the electron clock begins another interval
 STEP = {"brst": np.timedelta64(30, "ms"), "fast": np.timedelta64(4500, "ms")}
-MISSION = np.datetime64("2015-03-12", "ns"), np.datetime64("2100-01-01", "ns")
 Span = tuple[np.datetime64, np.datetime64]
 
 
@@ -225,7 +224,7 @@ def _live(probes: tuple[str, ...], events: dict[str, Event], options: Any) -> Op
     who = f"mms{''.join(probes)}"
     if events:
         return Opening(tuple(Job(f"{who}_event{k}", source, *e.span) for k, e in events.items()))
-    return Opening((Job(f"{who}_{LIVE}", source, *MISSION),))
+    return Opening((Job(f"{who}_{LIVE}", source, *mms.MISSION),))
 
 
 def _with_files(job: Job, files: tuple[Path, ...]) -> Job:

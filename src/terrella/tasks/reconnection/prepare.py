@@ -70,8 +70,8 @@ def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windo
     probes = sorted({k[3] for k in record if k.startswith("mms") and k[4:5] == "_"})
     if not probes:
         raise NoData("the record holds no MMS quantity")
-    crossings = [cross(record, p, options) for p in probes]
     before, after = context(recipe, options)
+    crossings = [cross(record, p, options) for p in probes]
     features = np.concatenate([c.features for c in crossings])
     broken = np.concatenate([c.segment + 1_000_000 * k for k, c in enumerate(crossings)])
     finite = np.isfinite(features).all(axis=1)
@@ -105,9 +105,22 @@ def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windo
 
 
 def context(recipe: Any, options: Any) -> tuple[int, int]:
-    """Rows of context before and after a sample."""
+    """Rows of context before and after a sample.
+
+    Raises:
+        Refused: no context, or a mode that the network cannot run in.
+    """
     if recipe.kind == "waters2025":
-        return (options.context or 32) - 1, 0
+        if options.context < 1:
+            raise Refused(
+                f"--context {options.context}: must be 1 sample or more; the authors use 32"
+            )
+        return options.context - 1, 0
+    if options.mode == "published":
+        raise Refused(
+            "--mode published: is for the published network only; add --weights waters2025 "
+            "(after `terrella weights import reconnection FILE --name waters2025`)"
+        )
     return recipe.before, recipe.after
 
 

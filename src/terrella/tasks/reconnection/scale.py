@@ -116,6 +116,11 @@ def settle(options: Any, span: tuple[np.datetime64, np.datetime64], seen: Scale 
                 f"--{name} {value:g}: must be a positive number of {units}; "
                 f"leave it out to estimate it from the data"
             )
+    for name in ("b0_error", "n0_error"):
+        value = getattr(options, name)
+        if not 0 <= value < 1:
+            flag = name.replace("_", "-")
+            raise Refused(f"--{flag} {value:g}: is a share, from 0 to less than 1")
     b0, n0, origin = options.b0, options.n0, "given"
     if options.event and (b0 is None or n0 is None):
         letter = _overlapping(options.event, span)

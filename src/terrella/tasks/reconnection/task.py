@@ -142,7 +142,10 @@ task = Task(
     },
     sample=late(f"{HERE}.judge:sample"),
     importers=late(f"{HERE}.published:read"),
-    commands={"events": late(f"{HERE}.inputs:list_events")},
+    commands={
+        "events": late(f"{HERE}.inputs:list_events"),
+        "moments": late(f"{HERE}.moments:moments"),
+    },
     demo={"hours": 0.02, "seed": 7, "probes": "1,2"},
     scene=Scene,
     hours=0.05,
