@@ -173,6 +173,21 @@ def test_rows_without_whole_context_have_no_answer(record: dict[str, Any]) -> No
     assert view.untyped_storage().nbytes() < 2 * 4 * 14 * (len(windows) + before + after)
 
 
+def test_survey_samples_get_no_label(record: dict[str, Any]) -> None:
+    windows = prepare(record, Recipe(), Options(b0=15.0, n0=0.3, rate="fast"))
+    assert not windows.valid.any() and "je_prime" in windows.extra["crossings"][0].values
+
+
+def test_samples_at_other_instants_are_missing_not_shifted(record: dict[str, Any]) -> None:
+    thin = {k: v for k, v in record.items() if k.startswith("mms1")}
+    thin["mms1_ve"] = thin["mms1_ve"].isel(time=np.arange(len(thin["mms1_ve"])) != 100)
+    windows = prepare(thin, Recipe(), Options(b0=15.0, n0=0.3))
+    crossing = windows.extra["crossings"][0]
+    assert np.isnan(crossing.features[100, 11:]).all()
+    assert np.isfinite(crossing.features[[99, 101], 11:]).all()
+    assert not windows.valid[100 - Recipe().after : 100 + Recipe().before + 1].any()
+
+
 @pytest.mark.realdata
 def test_the_authors_probabilities_are_reproduced(realdata: Path) -> None:
     folder = realdata / "reconnection"

@@ -220,6 +220,8 @@ def _jobs(
 
 
 def _live(probes: tuple[str, ...], events: dict[str, Event], options: Any) -> Opening:
+    if options.rate != "brst":
+        raise Refused(f"--rate {options.rate}: only burst data are read from {LIVE}")
     source = CdaWeb(probes, options.keep_flagged)
     who = f"mms{''.join(probes)}"
     if events:

@@ -83,6 +83,8 @@ def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windo
         # The authors know no gaps; here a missing input or a gap begins a new chunk.
         broken = broken + _changes(finite)
     valid = finite if published else _whole(finite, broken, before, after)
+    if options.rate != "brst":
+        valid = np.zeros_like(valid)  # no network has learned samples of 4.5 s
     time = np.concatenate([c.time for c in crossings])
     who = np.concatenate([np.full(len(c.time), c.probe) for c in crossings])
     draws = 1 if published else options.draws
@@ -148,8 +150,8 @@ def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing
     ni = interpolate(get.time("ni"), ions.density, clock)
     if not np.isfinite(ni).any():
         raise NoData(f"MMS{probe} DIS and DES do not overlap in time: {get.spans('ni', 'ne')}")
-    ne, ve = get("ne")[1].astype(float), turn(get("ve")[1], angle)
-    pe, pi = get("pe")[1], interpolate(get.time("ni"), ions.pressure, clock)
+    ne, ve = get("ne")[1].astype(float), turn(get.at("ve", clock), angle)
+    pe, pi = get.at("pe", clock), interpolate(get.time("ni"), ions.pressure, clock)
     lobe = lobe_field(magnetic, pi, pe)
     try:
         seen: Scale | None = estimate(clock, magnetic, ni, lobe)
@@ -247,6 +249,17 @@ class _Getter:
     def __call__(self, name: str) -> tuple[Array, Array]:
         return self.time(name), self.array(name).values
 
+    def at(self, name: str, clock: Array) -> Array:
+        """Values at the very instants of ``clock``; NaN where there is no sample at one."""
+        time, values = self(name)
+        if len(time) == len(clock) and (time == clock).all():
+            return values
+        place = np.minimum(np.searchsorted(time, clock), len(time) - 1)
+        out = np.full((len(clock), *values.shape[1:]), np.nan)
+        same = time[place] == clock
+        out[same] = values[place[same]]
+        return out
+
     def spans(self, *names: str) -> str:
         told = []
         for name in names:
@@ -256,15 +269,13 @@ class _Getter:
 
 
 def _ions(get: _Getter) -> physics.Ions:
-    n = get("ni")[1]
-    zero = np.zeros(len(n))
+    clock = get.time("ni")
+    zero = np.zeros(len(clock))
     background, pressure = (
-        np.nan_to_num(get(k)[1]) if get.has(k) else zero for k in ("ni_bg", "pi_bg")
+        np.nan_to_num(get.at(k, clock)) if get.has(k) else zero for k in ("ni_bg", "pi_bg")
     )
-    for name in ("vi", "pi"):
-        if len(get.array(name)) != len(n):
-            raise Refused(f"MMS{get.probe} DIS: {name} and ni are not on the same clock")
-    return physics.without_background(n, get("vi")[1], get("pi")[1], background, pressure)
+    n, v, p = (get.at(k, clock) for k in ("ni", "vi", "pi"))
+    return physics.without_background(n, v, p, background, pressure)
 
 
 def _energy(
@@ -294,7 +305,7 @@ def _energy(
 
 
 def _electrons(get: _Getter, magnetic: Array, ne: Array) -> dict[str, tuple[Array, str, str]]:
-    pe = get("pe")[1]
+    pe = get.at("pe", get.time("ne"))
     along, across = physics.temperatures(pe, ne, magnetic)
     out = {
         "te_par": (along, "eV", "electron temperature along B"),

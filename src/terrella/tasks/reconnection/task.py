@@ -80,7 +80,9 @@ class Options:
     timing: Literal["centre", "published"] = option(
         "centre", "stamp particle samples at their centre, or add 0.075 s to all as published"
     )
-    rate: Literal["brst", "fast"] = option("brst", "burst, or fast survey for derived quantities")
+    rate: Literal["brst", "fast"] = option(
+        "brst", "burst, or fast survey: derived quantities only, no labels"
+    )
     abstain: float | None = option(None, "confidence below which no region is named")
     smooth: float = option(0.3, "seconds over which probabilities are averaged for the segments")
     shortest: float = option(0.15, "seconds below which a segment is left out of the table")
