@@ -117,7 +117,7 @@ def test_calibration_finds_the_temperature(features: torch.Tensor) -> None:
         network.head[2].bias.mul_(3.0)
     part = Windows(part.x, part.time, part.valid, y={"region": torch.from_numpy(truth),
                    "doubt": torch.zeros(4000)}, extra=part.extra)  # fmt: skip
-    network.calibrate([part])
+    network.settle([part])
     assert 2.4 < float(network.temperature) < 3.7
 
 

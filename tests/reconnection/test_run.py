@@ -282,10 +282,9 @@ def test_options_that_cannot_be(scene: Path, tmp_path: Path, capsys: Any, publis
 
 
 def test_moments_need_no_network_and_no_other_instrument(scene: Path, tmp_path: Path) -> None:
-    out = tmp_path / "ions.nc"
     files = scene.glob("mms2*dis-moms*")
-    assert terrella_command("reconnection", "moments", *files, "--out", out) == 0
-    data = xr.open_dataset(out)
+    assert terrella_command("reconnection", "moments", *files, "--out", tmp_path) == 0
+    data = xr.open_dataset(next(tmp_path.glob("*.moments.nc")))
     assert data["mms2_pi_corrected"].attrs["units"] == "nPa"
     n = data["mms2_ni"].values - data["mms2_ni_bg"].values
     np.testing.assert_allclose(data["mms2_ni_corrected"].values, n, rtol=1e-5)
@@ -294,9 +293,10 @@ def test_moments_need_no_network_and_no_other_instrument(scene: Path, tmp_path: 
 @pytest.mark.realdata
 def test_moments_of_the_real_file(realdata: Path, tmp_path: Path) -> None:
     path = next((realdata / "reconnection").glob("mms1_fpi_fast_l2_dis-moms_*.cdf"))
-    out = tmp_path / "ions.nc"
-    assert terrella_command("reconnection", "moments", path, "--rate", "fast", "--out", out) == 0
-    data = xr.open_dataset(out)
+    assert (
+        terrella_command("reconnection", "moments", path, "--rate", "fast", "--out", tmp_path) == 0
+    )
+    data = xr.open_dataset(next(tmp_path.glob("*.moments.nc")))
     assert data.sizes["time_mms1_dis"] == 1600
     first = np.datetime64("2015-10-17T12:00:03.668054")  # 12:00:01.418054 and half of 4.5 s
     assert data["time_mms1_dis"].values[0] == first

@@ -10,7 +10,7 @@ import typer
 
 def moments(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT ...", help="CDF files or folders")],
-    out: Annotated[Path, typer.Option(help="NetCDF file to write")],
+    out: Annotated[Path, typer.Option(help="folder for the NetCDF file")],
     rate: Annotated[str, typer.Option(help="brst or fast")] = "brst",
     keep_flagged: Annotated[bool, typer.Option(help="keep moments flagged as unusable")] = False,
 ) -> None:
@@ -18,11 +18,11 @@ def moments(
 
     Times are the centres of accumulations. Nothing is labelled and no instrument is required.
 
-    Example: `terrella reconnection moments mms1_fpi_*_dis-moms_*.cdf --rate fast --out ions.nc`
+    Example: `terrella reconnection moments mms1_fpi_*_dis-moms_*.cdf --rate fast --out out/`
     """
     from terrella import product
     from terrella.sources import mms
-    from terrella.types import NoData, Refused
+    from terrella.types import NoData, Product, Refused
 
     if rate not in mms.RATES:
         raise Refused(f"--rate {rate}: choose brst or fast")
@@ -31,7 +31,8 @@ def moments(
         raise Refused(refused[0][1])
     names = mms.every_name(found)
     series: dict[str, Any] = {}
-    for probe in sorted({p for f in found for p in f.probes}):
+    probes = sorted({p for f in found for p in f.probes})
+    for probe in probes:
         held = [
             v
             for v in mms.variables(rate)
@@ -48,8 +49,10 @@ def moments(
     data = xr.Dataset(series)
     for name in data.coords:
         data[name].encoding["units"] = "nanoseconds since 1970-01-01"
-    product.write_series(data.assign_attrs(product.history("reconnection moments", {})), out)
-    print(out)
+    data = data.assign_attrs(product.history("reconnection moments", {}))
+    first = str(min(data[c].values[0] for c in data.coords).astype("datetime64[s]"))
+    stem = f"mms{''.join(probes)}_{first.translate({ord(c): None for c in '-:'}).replace('T', '_')}"
+    print(product.write(Product(data), out, stem, "moments")[0])
 
 
 def _on_clocks(probe: str, record: dict[str, Any]) -> dict[str, Any]:

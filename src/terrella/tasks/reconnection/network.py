@@ -144,7 +144,7 @@ class Bidirectional(nn.Module):
         logits: Tensor = self.head(torch.cat([past, future], dim=1)) / self.temperature
         return logits
 
-    def calibrate(self, windows: list[Windows], accuracy: float = 0.95) -> None:
+    def settle(self, windows: list[Windows], accuracy: float = 0.95) -> None:
         """Fit the temperature, then the confidence to abstain below, on held-out rows.
 
         Args:
