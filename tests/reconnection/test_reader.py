@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from terrella.sources import mms
+from terrella.sources import mms, mms_cdf, mms_variables
 from terrella.sources.mms_write import utc_to_tt2000, write
 from terrella.tasks.reconnection.task import INPUTS
 from terrella.types import NoData, Refused
@@ -21,12 +21,12 @@ LO, HI = np.datetime64("2017-07-11T22:00", "ns"), np.datetime64("2017-07-11T23:0
 def fetch(folder: Path, probes: str = "1", **more: Any) -> dict[str, Any]:
     found, refused = mms.index([folder])
     assert not refused
-    return mms.MmsFiles(found, tuple(probes), **more).fetch(mms.variables(), LO, HI)
+    return mms.MmsFiles(found, tuple(probes), **more).fetch(mms_variables.variables(), LO, HI)
 
 
 def test_vocabulary_of_task_and_reader_agree() -> None:
     told = {v.name: v for v in INPUTS}
-    for v in mms.variables():
+    for v in mms_variables.variables():
         assert (told[v.name].units, told[v.name].shape) == (v.units, v.shape)
         assert told[v.name].required == v.required
 
@@ -37,9 +37,9 @@ def test_tt2000_as_the_cdf_library_converts_it() -> None:
          "2017-01-01T00:00:00.000000001",
          "2020-08-29T09:55:00.123456789", "1999-06-01"], "M8[ns]")  # fmt: skip
     epoch = utc_to_tt2000(utc)
-    np.testing.assert_array_equal(mms.tt2000_to_utc(epoch), utc)
+    np.testing.assert_array_equal(mms_cdf.tt2000_to_utc(epoch), utc)
     np.testing.assert_array_equal(cdflib.cdfepoch.to_datetime(epoch), utc)
-    assert np.isnat(mms.tt2000_to_utc(np.array([-(2**63)]))).all()
+    assert np.isnat(mms_cdf.tt2000_to_utc(np.array([-(2**63)]))).all()
 
 
 def test_what_is_written_is_read(record: dict[str, Any], scene: Path) -> None:
@@ -57,7 +57,7 @@ def test_what_is_written_is_read(record: dict[str, Any], scene: Path) -> None:
 def test_only_the_span_is_read(record: dict[str, Any], scene: Path) -> None:
     found, _ = mms.index([scene])
     lo, hi = np.datetime64("2017-07-11T22:33:05", "ns"), np.datetime64("2017-07-11T22:33:06", "ns")
-    part = mms.MmsFiles(found, ("1",)).fetch(mms.variables(), lo, hi)
+    part = mms.MmsFiles(found, ("1",)).fetch(mms_variables.variables(), lo, hi)
     for array in part.values():
         assert lo <= array["time"].values[0] and array["time"].values[-1] < hi
     assert part["mms1_e"].sizes["time"] == 1024
@@ -119,7 +119,7 @@ def test_no_data_in_the_span_says_what_there_is(scene: Path) -> None:
     found, _ = mms.index([scene])
     day = np.timedelta64(1, "h")
     with pytest.raises(NoData, match=r"no data in .*hold 2017-07-11T22:33:00.* to "):
-        mms.MmsFiles(found, ("1",)).fetch(mms.variables(), HI, HI + day)
+        mms.MmsFiles(found, ("1",)).fetch(mms_variables.variables(), HI, HI + day)
 
 
 def test_survey_names(record: dict[str, Any], tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_survey_names(record: dict[str, Any], tmp_path: Path) -> None:
     )  # fmt: skip
     out.close()
     found, _ = mms.index([tmp_path])
-    only = [v for v in mms.variables("fast") if v.name == "b"]
+    only = [v for v in mms_variables.variables("fast") if v.name == "b"]
     got = mms.MmsFiles(found, ("1",), "fast").fetch(only, LO, HI)
     np.testing.assert_array_equal(got["b"].values, record["mms1_b"].values)
 
@@ -150,7 +150,7 @@ def test_a_wrong_unit_is_refused(record: dict[str, Any], tmp_path: Path) -> None
     )  # fmt: skip
     out.close()
     found, _ = mms.index([tmp_path])
-    only = [v for v in mms.variables() if v.name == "b"]
+    only = [v for v in mms_variables.variables() if v.name == "b"]
     with pytest.raises(Refused, match="is in 'T', expected 'nT'"):
         mms.MmsFiles(found, ("1",)).fetch(only, LO, HI)
 
@@ -177,7 +177,7 @@ def test_damaged_files_are_refused_and_never_crash(
     cut = data.draw(st.one_of(st.none(), st.integers(0, len(body))))
     path = tmp_path_factory.mktemp("damaged") / "some.cdf"
     path.write_bytes(bytes(body[:cut]))
-    only = [v for v in mms.variables() if v.name == "b"]
+    only = [v for v in mms_variables.variables() if v.name == "b"]
     try:
         found, refused = mms.index([path])
         if refused:
@@ -193,7 +193,11 @@ def test_the_real_fpi_file(realdata: Path) -> None:
     path = next((realdata / "reconnection").glob("mms1_fpi_fast_l2_dis-moms_*.cdf"))
     found, refused = mms.index([path])
     assert not refused
-    only = [v for v in mms.variables("fast") if mms.QUANTITIES[v.name].instrument == "DIS"]
+    only = [
+        v
+        for v in mms_variables.variables("fast")
+        if mms_variables.QUANTITIES[v.name].instrument == "DIS"
+    ]
     lo, hi = np.datetime64("2015-10-17T12:00", "ns"), np.datetime64("2015-10-17T14:00", "ns")
     got = mms.MmsFiles(found, ("1",), "fast").fetch(only, lo, hi)
     cdf = cdflib.CDF(path)

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 import terrella
 from terrella.cli import main
 from terrella.sources.mms_write import write
-from terrella.tasks.reconnection.decode import agreement, smoothed
 from terrella.tasks.reconnection.network import Published
+from terrella.tasks.reconnection.regions import agreement, smoothed
 from terrella.tasks.reconnection.simulate import REGIONS, region, simulate
 from terrella.types import Refused
 
@@ -93,7 +93,7 @@ def test_labels_are_right_on_a_held_out_scene(tmp_path: Path) -> None:
 def test_currents_are_those_of_the_scene(tmp_path: Path) -> None:
     """J from the moments is the curl of B that the scene was made from, within its noise."""
     from terrella.tasks.reconnection import physics
-    from terrella.tasks.reconnection.prepare import cross
+    from terrella.tasks.reconnection.derive import cross
     from terrella.tasks.reconnection.task import Options
 
     record = simulate(seed=12, hours=60 / 3600, field_rate=512.0)

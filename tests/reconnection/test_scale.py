@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from terrella.tasks.reconnection.derive import cross, normalise
 from terrella.tasks.reconnection.events import DOI, EVENTS, chosen
-from terrella.tasks.reconnection.prepare import cross, normalise
 from terrella.tasks.reconnection.scale import Scale, factors, lobe_field, settle
 from terrella.tasks.reconnection.simulate import simulate
 from terrella.tasks.reconnection.task import Options

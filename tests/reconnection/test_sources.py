@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from terrella.sources import mms
+from terrella.sources import mms_variables
 from terrella.sources.cdaweb import CdaWeb
 from terrella.sources.mms_table import NETWORK, Tables, read_table
 from terrella.tasks.reconnection.prepare import prepare
@@ -131,7 +131,7 @@ class StandIn:
         _, dataset, name = product.split("/")
         if self.lacking and self.lacking in dataset:
             return None
-        for key, q in mms.QUANTITIES.items():
+        for key, q in mms_variables.QUANTITIES.items():
             rate = "fast" if key == "e_fast" else "brst"
             if q.pattern.format(p="1", r=rate) == name:
                 array = self.record[f"mms1_{key}"]
@@ -149,7 +149,7 @@ class StandIn:
 
 def test_the_live_source_gives_the_same_record(record: dict[str, Any]) -> None:
     stand_in = StandIn(record)
-    got = CdaWeb(("1",), get=stand_in).fetch(mms.variables(), LO, HI)
+    got = CdaWeb(("1",), get=stand_in).fetch(mms_variables.variables(), LO, HI)
     assert "cda/MMS1_FGM_BRST_L2/mms1_fgm_b_gse_brst_l2" in stand_in.asked
     assert "cda/MMS1_EDP_FAST_L2_DCE/mms1_edp_dce_gse_fast_l2" in stand_in.asked
     for key, array in got.items():
@@ -166,16 +166,16 @@ def test_the_live_source_refuses_in_one_line(
     record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(NoData, match="MMS1 DES: CDAWeb has no burst data in 2017-07-11"):
-        CdaWeb(("1",), get=StandIn(record, "DES-MOMS")).fetch(mms.variables(), LO, HI)
+        CdaWeb(("1",), get=StandIn(record, "DES-MOMS")).fetch(mms_variables.variables(), LO, HI)
 
     def broken(*_: Any) -> Any:
         raise ConnectionError("no route\nto host")
 
     with pytest.raises(Refused, match="could not be read") as caught:
-        CdaWeb(("1",), get=broken).fetch(mms.variables(), LO, HI)
+        CdaWeb(("1",), get=broken).fetch(mms_variables.variables(), LO, HI)
     assert "\n" not in str(caught.value)
     with pytest.raises(Refused, match="no more than two hours"):
-        CdaWeb(("1",), get=broken).fetch(mms.variables(), LO, LO + np.timedelta64(3, "h"))
+        CdaWeb(("1",), get=broken).fetch(mms_variables.variables(), LO, LO + np.timedelta64(3, "h"))
     monkeypatch.setitem(sys.modules, "speasy", None)
     with pytest.raises(Refused, match="pip install"):
-        CdaWeb(("1",)).fetch(mms.variables(), LO, HI)
+        CdaWeb(("1",)).fetch(mms_variables.variables(), LO, HI)

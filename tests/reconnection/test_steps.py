@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from terrella.tasks.reconnection import physics
 from terrella.tasks.reconnection.clocks import bin_mean, interpolate, segments
+from terrella.tasks.reconnection.derive import FEATURES, normalise
 from terrella.tasks.reconnection.frames import gsm_angle, to_gsm, turn
-from terrella.tasks.reconnection.prepare import FEATURES, normalise
 from terrella.tasks.reconnection.scale import Scale
 
 T0 = np.datetime64("2017-07-11T22:34:00", "ns")

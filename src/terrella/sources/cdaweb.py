@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terrella.sources.mms import QUANTITIES, SAME, _clean, _joined, _mask_flagged, with_lead
+from terrella.sources.mms import joined, mask_flagged, with_lead
+from terrella.sources.mms_cdf import clean
+from terrella.sources.mms_variables import QUANTITIES, SAME
 from terrella.types import NoData, Refused, Variable
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class CdaWeb:
                         f"in {start.astype('datetime64[s]')} to {stop.astype('datetime64[s]')}"
                     )
             if not self.keep_flagged:
-                _mask_flagged(record, probe)
+                mask_flagged(record, probe)
         return with_lead(record)
 
     def _one(
@@ -98,14 +100,14 @@ class CdaWeb:
         time = np.asarray(found.time, "datetime64[ns]")
         fill = (getattr(found, "meta", None) or {}).get("FILLVAL")
         values = np.asarray(found.values)
-        values = _clean(values, {"FILLVAL": None if fill is None else np.ravel(fill)[0]})
+        values = clean(values, {"FILLVAL": None if fill is None else np.ravel(fill)[0]})
         values = values.reshape(len(time), -1)[:, : int(np.prod(quantity.shape)) or 1]
         values = values.reshape(len(time), *quantity.shape)
         inside = (time >= start) & (time < stop)
         if not inside.any():
             return None
         centre = CENTRE.get(quantity.instrument, 0.0)
-        return _joined([(time[inside], values[inside], centre)], quantity)
+        return joined([(time[inside], values[inside], centre)], quantity)
 
 
 def _library() -> Callable[..., Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from terrella.sources.mms_cdf import epoch_span, guarded, read
+from terrella.sources.mms_variables import PRODUCT, QUANTITIES, RATES, Quantity
 from terrella.types import NoData, Refused, Variable
 
 if TYPE_CHECKING:
@@ -26,89 +27,7 @@ NAME = re.compile(
 )
 WANTED = {("fgm", None), ("edp", "dce"), ("fpi", "dis-moms"), ("fpi", "des-moms")}
 LONGEST = np.timedelta64(26, "h")  # a file of any rate reaches no further from the time in its name
-MISSION = np.datetime64("2015-03-12", "ns"), np.datetime64("2100-01-01", "ns")
-J2000 = np.datetime64("2000-01-01T12:00:00", "ns")
-TT_TAI = 32_184_000_000  # ns
-FILL = np.iinfo(np.int64).min
 BAD_MOMENTS = 0b1000_1000_0001  # FPI error flags: 0 flagged by hand, 7 n <= 0, 11 damaged packet
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One quantity of the record and the L2 variable it comes from.
-
-    Attributes:
-        instrument: FGM, EDP, DIS or DES.
-        pattern: variable name with {p} for the probe and {r} for the rate.
-        columns: leading components kept (FGM's fourth is |B|).
-        required: whether a run can do without.
-    """
-
-    instrument: str
-    pattern: str
-    units: str
-    shape: tuple[int, ...] = ()
-    required: bool = True
-    long_name: str = ""
-
-
-def _moments(s: str, who: str, word: str) -> dict[str, Quantity]:
-    n = f"mms{{p}}_{who}_"
-    flux = "keV/(cm^2 s sr keV)"
-
-    def q(name: str, units: str, shape: tuple[int, ...], need: bool, text: str) -> Quantity:
-        return Quantity(who.upper(), f"{n}{name}_{{r}}", units, shape, need, f"{word} {text}")
-
-    found = {
-        f"n{s}": q("numberdensity", "cm-3", (), True, "number density"),
-        f"v{s}": q("bulkv_gse", "km s-1", (3,), True, "bulk velocity, GSE"),
-        f"p{s}": q("prestensor_gse", "nPa", (3, 3), True, "pressure tensor, GSE"),
-        f"n{s}_bg": q("numberdensity_bg", "cm-3", (), s == "i", "background number density"),
-        f"p{s}_bg": q("pres_bg", "nPa", (), s == "i", "background pressure"),
-        f"q{s}": q("heatq_gse", "mW m-2", (3,), False, "heat flux, GSE"),
-        f"flags_{s}": q("errorflags", "1", (), False, "error flags"),
-        f"energy_{s}": q("energy", "eV", (32,), False, "energy of the spectra's channels"),
-    }
-    for part in ("omni",) if s == "i" else ("omni", "par", "perp", "anti"):
-        found[f"spectrum_{s}_{part}"] = q(
-            f"energyspectr_{part}", flux, (32,), False, f"{part} energy spectrum"
-        )
-    return found
-
-
-QUANTITIES: dict[str, Quantity] = {
-    "b": Quantity("FGM", "mms{p}_fgm_b_gse_{r}_l2", "nT", (3,), True, "magnetic field, GSE"),
-    "e": Quantity("EDP", "mms{p}_edp_dce_gse_{r}_l2", "mV m-1", (3,), True, "electric field, GSE"),
-    "e_fast": Quantity(
-        "EDP", "mms{p}_edp_dce_gse_fast_l2", "mV m-1", (3,), False, "fast electric field, GSE"
-    ),
-    "quality_e": Quantity(
-        "EDP", "mms{p}_edp_quality_{r}_l2", "1", (), False, "quality (0 worst, 3 best)"
-    ),
-    **_moments("i", "dis", "ion"),
-    **_moments("e", "des", "electron"),
-}
-CADENCE: dict[str, dict[str, float]] = {
-    "brst": {"FGM": 0.0078125, "EDP": 1 / 8192, "DIS": 0.15, "DES": 0.03},
-    "fast": {"FGM": 0.0625, "EDP": 0.03125, "DIS": 4.5, "DES": 4.5},
-}
-# Survey products are called srvy by FGM, fast by the others.
-RATES: dict[str, dict[str, tuple[str, ...]]] = {
-    "brst": {"FGM": ("brst",), "EDP": ("brst",), "DIS": ("brst",), "DES": ("brst",)},
-    "fast": {"FGM": ("srvy", "fast"), "EDP": ("fast",), "DIS": ("fast",), "DES": ("fast",)},
-}
-PRODUCT = {"FGM": "fgm_{r}_l2", "EDP": "edp_{r}_l2_dce", "DIS": "fpi_{r}_l2_dis-moms",
-           "DES": "fpi_{r}_l2_des-moms"}  # fmt: skip
-SAME = {"cm^-3": "cm-3", "1/cm^3": "cm-3", "#/cm^3": "cm-3", "km/s": "km s-1", "mV/m": "mV m-1",
-        "mW/m^2": "mW m-2", "keV/(cm^2 s sr keV)": "keV/(cm^2 s sr keV)", "cc": "cm-3"}  # fmt: skip
-
-
-def variables(rate: str = "brst") -> tuple[Variable, ...]:
-    """The vocabulary of an MMS record; a record's keys are ``mms<probe>_<name>``."""
-    return tuple(
-        Variable(name, q.units, q.long_name, CADENCE[rate][q.instrument], q.shape, q.required)
-        for name, q in QUANTITIES.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +79,7 @@ class MmsFiles:
                 if array is not None:
                     record[f"mms{probe}_{variable.name}"] = array
             if not self.keep_flagged:
-                _mask_flagged(record, probe)
+                mask_flagged(record, probe)
         return with_lead(record)
 
     def _read(
@@ -180,7 +99,7 @@ class MmsFiles:
             if quantity.required:
                 raise self._missing(probe, quantity, names[0], start, stop, bool(holding))
             return None
-        return _joined(parts, quantity)
+        return joined(parts, quantity)
 
     def _missing(
         self, probe: str, quantity: Quantity, name: str, start: np.datetime64,
@@ -288,157 +207,6 @@ def _look(path: Path) -> Holding:
     return Holding(path, names, version, path.name[: match.start("version")], probes)
 
 
-class guarded:  # noqa: N801 - used as a function
-    """Open a CDF file; whatever goes wrong inside becomes one clear refusal."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        try:
-            return _opened(*_stamped(self.path))
-        except Exception as error:
-            raise self._refusal(error) from None
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        # The parser meets damaged bytes with any kind of error, from struct to MemoryError.
-        if isinstance(error, Exception) and not isinstance(error, Refused):
-            raise self._refusal(error) from None
-
-    def _refusal(self, error: Exception) -> Refused:
-        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-        if self.path.is_file() and self.path.stat().st_size == 0:
-            reason = "it is empty"
-        return Refused(f"{self.path}: cannot be read as CDF, damaged or foreign ({reason})")
-
-
-def _stamped(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_mtime_ns, status.st_size
-
-
-@lru_cache(maxsize=64)
-def _opened(path: str, changed: int, size: int) -> Any:
-    # One parse of a file's directory serves all of its variables; a changed file is parsed anew.
-    import cdflib
-
-    return cdflib.CDF(path)
-
-
-def read(
-    path: Path, name: str, quantity: Quantity, start: np.datetime64, stop: np.datetime64
-) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """One variable of one file over [start, stop).
-
-    Returns:
-        time (samples,) datetime64[ns], values (samples, *shape) with fills as NaN, and the seconds
-        from the time stamp to the centre of the sample; None if the file has nothing there.
-
-    Raises:
-        Refused: damaged, or with other units or another shape than expected.
-    """
-    with guarded(path) as cdf:
-        attrs = cdf.varattsget(name)
-        clock = str(attrs.get("DEPEND_0") or "Epoch")
-        time = _epoch(*_stamped(path), clock)
-        inside = np.flatnonzero((time >= start) & (time < stop))
-        if not len(inside):
-            return None
-        info = cdf.varinq(name)
-        lo, hi = int(inside[0]), int(inside[-1])
-        if info.Rec_Vary:
-            raw = np.asarray(cdf.varget(name, startrec=lo, endrec=hi))
-            raw = raw.reshape(hi - lo + 1, *info.Dim_Sizes)
-        else:
-            raw = np.broadcast_to(cdf.varget(name), (hi - lo + 1, *info.Dim_Sizes))
-        centre = _centre(cdf, clock)
-    if quantity.shape and raw.shape[1:] != quantity.shape:
-        if raw.ndim != 2 or raw.shape[1] < quantity.shape[0] or len(quantity.shape) > 1:
-            raise Refused(f"{path}: {name} has shape {raw.shape[1:]}, expected {quantity.shape}")
-        raw = raw[:, : quantity.shape[0]]
-    _check_units(path, name, str(attrs.get("UNITS") or ""), quantity)
-    values = _clean(raw, attrs)
-    # A backward step or a fill in the clock must not survive as a sample.
-    keep = inside - lo
-    return time[inside], values[keep] if len(keep) < len(values) else values, centre
-
-
-def _check_units(path: Path, name: str, units: str, quantity: Quantity) -> None:
-    if quantity.units == "1" or not units.strip():
-        return
-    if SAME.get(units.strip(), units.strip()) != quantity.units:
-        raise Refused(f"{path}: {name} is in {units!r}, expected {quantity.units!r}")
-
-
-def _clean(raw: np.ndarray, attrs: dict[str, Any]) -> np.ndarray:
-    fill = attrs.get("FILLVAL")
-    if raw.dtype.kind in "iu":
-        return raw  # flags: a fill has every bit set and so counts as bad
-    values = np.array(raw, np.float32)
-    bad = ~(np.abs(values) < 1e30)  # every float fill of the mission, NaN and infinity
-    if fill is not None:
-        bad |= values == np.float32(fill)
-    values[bad] = np.nan
-    return values
-
-
-@lru_cache(maxsize=64)
-def _epoch(path: str, changed: int, size: int, clock: str) -> np.ndarray:
-    return tt2000_to_utc(np.atleast_1d(_opened(path, changed, size).varget(clock)))
-
-
-def epoch_span(path: Path, name: str) -> tuple[np.datetime64, np.datetime64] | None:
-    """First and last instant of a variable, UTC; None for a file without records."""
-    with guarded(path) as cdf:
-        time = _epoch(*_stamped(path), str(cdf.varattsget(name).get("DEPEND_0") or "Epoch"))
-    time = time[~np.isnat(time)]
-    return (time.min(), time.max()) if len(time) else None
-
-
-def _centre(cdf: Any, clock: str) -> float:
-    attrs = cdf.varattsget(clock)
-    plus, minus = attrs.get("DELTA_PLUS_VAR"), attrs.get("DELTA_MINUS_VAR")
-    if not plus or not minus:
-        return 0.0
-    scale = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}.get(str(cdf.varattsget(plus).get("UNITS")), 1.0)
-    widths = [float(np.mean(cdf.varget(str(v)))) for v in (plus, minus)]
-    # The widths are stored in single precision.
-    return round((widths[0] - widths[1]) / 2 * scale, 6)
-
-
-def tt2000_to_utc(epoch: np.ndarray) -> np.ndarray:
-    """CDF TT2000 to UTC, vectorised.
-
-    Args:
-        epoch: (samples,) int64, nanoseconds since J2000 of terrestrial time.
-
-    Returns:
-        (samples,) datetime64[ns]; NaT for fills. An instant within a leap second takes the time of
-        the second that follows it, as datetime64 has none.
-    """
-    epoch = np.asarray(epoch)
-    if epoch.dtype.kind not in "iu":
-        raise ValueError("times are not TT2000")
-    epoch = epoch.astype(np.int64)
-    starts, leaps = _leap_table()
-    which = np.searchsorted(starts, epoch, "right") - 1
-    utc = epoch - leaps[np.maximum(which, 0)] - TT_TAI + J2000.astype(np.int64)
-    valid = (epoch != FILL) & (epoch != FILL + 1)
-    return np.where(valid, utc, FILL).view("datetime64[ns]")
-
-
-@lru_cache(maxsize=1)
-def _leap_table() -> tuple[np.ndarray, np.ndarray]:
-    """TT2000 at which each TAI-UTC offset begins, and the offset in ns, from the CDF library."""
-    import cdflib
-
-    rows = [r for r in cdflib.cdfepoch.LTS if r[0] >= 1972]
-    days = np.array([f"{int(y):04d}-{int(m):02d}-{int(d):02d}" for y, m, d, *_ in rows], "M8[ns]")
-    leaps = np.array([int(r[3]) * 1_000_000_000 for r in rows], np.int64)
-    starts = (days - J2000).astype(np.int64) + TT_TAI + leaps
-    return starts, leaps
-
-
 def may_hold(path: Path, start: np.datetime64, stop: np.datetime64) -> bool:
     """Whether a file can hold data of [start, stop), going by a name in the mission's pattern."""
     match = NAME.match(path.name)
@@ -451,7 +219,8 @@ def may_hold(path: Path, start: np.datetime64, stop: np.datetime64) -> bool:
     return bool(begins - early < stop and begins + LONGEST > start)
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray, float]], quantity: Quantity) -> xr.DataArray:
+def joined(parts: list[tuple[np.ndarray, np.ndarray, float]], quantity: Quantity) -> xr.DataArray:
+    """Parts (time, values, seconds to the centre) as one array, ascending, each instant once."""
     import xarray as xr
 
     time = np.concatenate([p[0] for p in parts])
@@ -471,7 +240,8 @@ def with_lead(record: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
     return record | {k[5:]: v for k, v in record.items() if k.startswith(lead)}
 
 
-def _mask_flagged(record: dict[str, xr.DataArray], probe: str) -> None:
+def mask_flagged(record: dict[str, xr.DataArray], probe: str) -> None:
+    """Make moments NaN whose error flags call them unusable."""
     for s in "ie":
         flags = record.get(f"mms{probe}_flags_{s}")
         if flags is None:

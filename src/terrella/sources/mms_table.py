@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terrella.sources.mms import QUANTITIES
+from terrella.sources.mms_variables import QUANTITIES, SAME
 from terrella.types import NoData, Refused, Variable
 
 if TYPE_CHECKING:
@@ -243,8 +243,6 @@ def _instants(path: Path, column: Any) -> np.ndarray:
 
 
 def _check_unit(path: Path, name: str, unit: str, wanted: str) -> None:
-    from terrella.sources.mms import SAME
-
     unit = unit.strip()
     if unit and wanted != "1" and SAME.get(unit, unit) != wanted:
         raise Refused(f"{path}: {name} is in {unit!r}, expected {wanted!r}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from terrella import files
-from terrella.sources.mms import J2000, QUANTITIES, TT_TAI, _leap_table
+from terrella.sources.mms_cdf import J2000, TT_TAI, leap_table
+from terrella.sources.mms_variables import QUANTITIES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,8 +123,8 @@ def _write_family(
 
 
 def utc_to_tt2000(time: np.ndarray) -> np.ndarray:
-    """UTC datetime64[ns] to CDF TT2000; the inverse of ``mms.tt2000_to_utc``."""
-    starts, leaps = _leap_table()
+    """UTC datetime64[ns] to CDF TT2000; the inverse of ``mms_cdf.tt2000_to_utc``."""
+    starts, leaps = leap_table()
     utc = np.asarray(time, "datetime64[ns]").astype(np.int64) - J2000.astype(np.int64) + TT_TAI
     which = np.searchsorted(starts - leaps, utc, "right") - 1
     epoch: np.ndarray = utc + leaps[np.maximum(which, 0)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terrella.sources import mms
+from terrella.sources import mms, mms_cdf, mms_variables
 from terrella.sources.cdaweb import CdaWeb
 from terrella.sources.mms_table import Tables, read_table
 from terrella.tasks.reconnection.events import EVENTS, Event, chosen
@@ -149,10 +149,10 @@ def _lacking(
     probe: str, names: frozenset[str], record: dict[str, xr.DataArray], rate: str
 ) -> list[str]:
     lacking = []
-    for name, quantity in mms.QUANTITIES.items():
+    for name, quantity in mms_variables.QUANTITIES.items():
         if not quantity.required or name in ("ni_bg", "pi_bg"):
             continue
-        words = mms.RATES[rate][quantity.instrument]
+        words = mms_variables.RATES[rate][quantity.instrument]
         there = any(quantity.pattern.format(p=probe, r=r) in names for r in words)
         if not there and f"mms{probe}_{name}" not in record:
             lacking.append(quantity.instrument)
@@ -177,14 +177,14 @@ def _spans(
 ) -> list[Span]:
     """Unbroken intervals of the electron clock over all probes."""
     spans: list[Span] = []
-    quantity = mms.QUANTITIES["ne"]
+    quantity = mms_variables.QUANTITIES["ne"]
     for probe in probes:
         for array in (record.get(f"mms{probe}_{n}") for n in ("ne", "features")):
             if array is not None and array.sizes["time"]:
                 spans.append((array["time"].values[0], array["time"].values[-1]))
-        for word in mms.RATES[rate]["DES"]:
+        for word in mms_variables.RATES[rate]["DES"]:
             name = quantity.pattern.format(p=probe, r=word)
-            held = (mms.epoch_span(f.path, name) for f in found if name in f.names)
+            held = (mms_cdf.epoch_span(f.path, name) for f in found if name in f.names)
             spans += [s for s in held if s is not None]
     merged: list[Span] = []
     for start, stop in sorted(spans):
@@ -226,7 +226,7 @@ def _live(probes: tuple[str, ...], events: dict[str, Event], options: Any) -> Op
     who = f"mms{''.join(probes)}"
     if events:
         return Opening(tuple(Job(f"{who}_event{k}", source, *e.span) for k, e in events.items()))
-    return Opening((Job(f"{who}_{LIVE}", source, *mms.MISSION),))
+    return Opening((Job(f"{who}_{LIVE}", source, *mms_variables.MISSION),))
 
 
 def _with_files(job: Job, files: tuple[Path, ...]) -> Job:

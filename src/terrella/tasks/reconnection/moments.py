@@ -21,10 +21,10 @@ def moments(
     Example: `terrella reconnection moments mms1_fpi_*_dis-moms_*.cdf --rate fast --out out/`
     """
     from terrella import product
-    from terrella.sources import mms
+    from terrella.sources import mms, mms_variables
     from terrella.types import NoData, Product, Refused
 
-    if rate not in mms.RATES:
+    if rate not in mms_variables.RATES:
         raise Refused(f"--rate {rate}: choose brst or fast")
     found, refused = mms.index(inputs)
     if refused:
@@ -33,14 +33,9 @@ def moments(
     series: dict[str, Any] = {}
     probes = sorted({p for f in found for p in f.probes})
     for probe in probes:
-        held = [
-            v
-            for v in mms.variables(rate)
-            for q in [mms.QUANTITIES[v.name]]
-            if any(q.pattern.format(p=probe, r=r) in names for r in mms.RATES[rate][q.instrument])
-        ]
+        held = [v for v in mms_variables.variables(rate) if _held(v.name, probe, rate, names)]
         source = mms.MmsFiles(found, (probe,), rate, keep_flagged)
-        record = source.fetch(held, *mms.MISSION)
+        record = source.fetch(held, *mms_variables.MISSION)
         series |= _on_clocks(probe, {k: v for k, v in record.items() if k.startswith("mms")})
     if not series:
         raise NoData(f"{inputs[0]}: no {rate} data of FGM, EDP or FPI moments there")
@@ -55,11 +50,19 @@ def moments(
     print(product.write(Product(data), out, stem, "moments")[0])
 
 
+def _held(name: str, probe: str, rate: str, names: frozenset[str]) -> bool:
+    from terrella.sources.mms_variables import QUANTITIES, RATES
+
+    quantity = QUANTITIES[name]
+    words = RATES[rate][quantity.instrument]
+    return any(quantity.pattern.format(p=probe, r=word) in names for word in words)
+
+
 def _on_clocks(probe: str, record: dict[str, Any]) -> dict[str, Any]:
     """Arrays on a time dimension named after probe and instrument, corrected ions added."""
     import numpy as np
 
-    from terrella.sources import mms
+    from terrella.sources import mms_variables
     from terrella.tasks.reconnection import physics
 
     ions = [f"mms{probe}_{k}" for k in ("ni", "vi", "pi", "ni_bg", "pi_bg")]
@@ -72,7 +75,7 @@ def _on_clocks(probe: str, record: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, array in record.items():
         short = name[5:].removesuffix("_corrected")
-        clock = f"time_mms{probe}_{mms.QUANTITIES[short].instrument.lower()}"
+        clock = f"time_mms{probe}_{mms_variables.QUANTITIES[short].instrument.lower()}"
         if short in ("e", "e_fast", "quality_e"):
             clock += "_fast" if short == "e_fast" else ""
         shift = np.timedelta64(round(array.attrs["centre_s"] * 1e9), "ns")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from terrella.sources import mms
+from terrella.sources import mms, mms_variables
 from terrella.tasks.reconnection import physics
 from terrella.tasks.reconnection.clocks import interpolate
 from terrella.tasks.reconnection.frames import gsm_angle, turn
@@ -304,7 +304,7 @@ class _Flight:
     ) -> xr.DataArray:
         import xarray as xr
 
-        q = mms.QUANTITIES[name]
+        q = mms_variables.QUANTITIES[name]
         dims = ("time", *(f"c{k}" for k in range(len(q.shape))))
         kind = np.uint32 if name.startswith(("flags", "quality")) else np.float32
         attrs = {"units": q.units, "long_name": q.long_name, "centre_s": centre}
