@@ -14,7 +14,6 @@ burst E at 8192 samples a second) is written as L2 CDF files; then, all in one r
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,18 +24,10 @@ from typing import Any
 
 import numpy as np
 
+import measure
+
 REPEATS = 5
 PROBES = "1,2,3,4"
-
-
-def cpu(command: list[str]) -> tuple[float, float]:
-    """CPU seconds and peak memory (GB) of a command."""
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
 
 def best(work: Callable[[], Any], repeats: int = REPEATS) -> float:
@@ -50,9 +41,7 @@ def best(work: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 
 def whole_runs(scene: Path, out: Path) -> None:
-    imports = min(
-        cpu([sys.executable, "-c", "import torch, xarray, cdflib"])[0] for _ in range(REPEATS)
-    )
+    imports = measure.python("import torch, xarray, cdflib", REPEATS).cpu
     print(f"import torch, xarray, cdflib             {imports:6.2f} s CPU")
     base = [sys.executable, "-m", "terrella", "run", "reconnection", str(scene), "--no-plot"]
     base += ["--out", str(out)]
@@ -61,10 +50,11 @@ def whole_runs(scene: Path, out: Path) -> None:
         ("B0, n0 estimated, 8 draws", []),
         ("B0, n0 given, legacy CSV", ["--b0", "17", "--n0", "0.25", "--legacy-csv"]),
     ):
-        runs = [cpu([*base, *words]) for _ in range(3)]
-        seconds, memory = min(r[0] for r in runs), max(r[1] for r in runs)
-        print(f"run, {name:32s}    {seconds:6.2f} s CPU = {seconds / imports:4.2f} x imports, "
-              f"{memory:4.2f} GB peak")  # fmt: skip
+        cost = measure.command([*base, *words], 3)
+        print(
+            f"run, {name:32s}    {cost.cpu:6.2f} s CPU = {cost.cpu / imports:4.2f} x imports, "
+            f"{cost.peak / 1024:4.2f} GB peak"
+        )
 
 
 def bins() -> None:
