@@ -125,7 +125,8 @@ def main() -> None:
     scaled = cpu * 365 / count
     print(f"imports                      {base:8.2f} s CPU")
     print(
-        f"station-year, {windows} windows  {scaled:8.2f} s CPU = {scaled / base:.1f} x imports (goal 12)"
+        f"station-year, {windows} windows  {scaled:8.2f} s CPU = "
+        f"{scaled / base:.1f} x imports (goal 12)"
     )
     print(
         f"peak memory                  {early:8.0f} MB after 30 days, {late:.0f} MB after {count}"

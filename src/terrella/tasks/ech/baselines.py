@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,16 +106,15 @@ def _smooth(place: Floats, past: Floats) -> Floats:
 
 def ridge(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Outputs]:
     """Logistic and linear ridge on harmonics of place and asinh of the histories."""
-    linear, pipeline, scaling = (
-        needed(f"sklearn.{m}") for m in ("linear_model", "pipeline", "preprocessing")
-    )
-    make_pipeline, scaler = pipeline.make_pipeline, scaling.StandardScaler
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     place, past, o, a = _learned(train)
     wave = np.isfinite(a)
     inputs = _smooth(place, past)
-    first = make_pipeline(scaler(), linear.LogisticRegression(max_iter=300)).fit(inputs, o > 0)
-    second = make_pipeline(scaler(), linear.RidgeCV(np.logspace(-2, 5, 8)))
+    first = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(inputs, o > 0)
+    second = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 5, 8)))
     second.fit(inputs[wave], a[wave])
     return _fitted(first, second, _smooth, float(np.std(a[wave] - second.predict(inputs[wave]))))
 
@@ -131,23 +129,10 @@ def lightgbm(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Ou
     return _fitted(first, second, _raw, float(np.std(a[wave] - second.predict(inputs[wave]))))
 
 
-def needed(module: str) -> Any:
-    """Import a package that only comparisons need.
-
-    Raises:
-        Refused: it is not installed; says how to get it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise Refused(
-            f"the comparison needs {module.split('.')[0]}: pip install 'terrella[baselines]'"
-        ) from None
-
-
 def trees(objective: str, seed: int = 0) -> Any:
     """The LightGBM model that every comparison of this task uses."""
-    gbm = needed("lightgbm")
+    import lightgbm as gbm
+
     kind = gbm.LGBMClassifier if objective == "binary" else gbm.LGBMRegressor
     return kind(
         n_estimators=250, learning_rate=0.04, num_leaves=15, min_child_samples=50, subsample=0.8,

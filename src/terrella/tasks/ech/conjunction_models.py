@@ -80,19 +80,16 @@ def _climatology(
 
 
 def _ridge(train: Conjunctions, seen: Mask, value: Floats, settings: Settings, seed: int) -> Any:
-    from terrella.tasks.ech.baselines import needed
-
-    linear, pipeline, scaling = (
-        needed(f"sklearn.{m}") for m in ("linear_model", "pipeline", "preprocessing")
-    )
-    make_pipeline, scaler = pipeline.make_pipeline, scaling.StandardScaler
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     def inputs(rows: Conjunctions) -> Floats:
         place = _place(rows)
         return np.concatenate([place, place[:, :1] ** 2, np.log(rows.ae)], 1)
 
-    first = make_pipeline(scaler(), linear.LogisticRegression(max_iter=2000))
-    second = make_pipeline(scaler(), linear.RidgeCV(np.logspace(-1, 5, 13)))
+    first = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    second = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
     first.fit(inputs(train), seen)
     second.fit(inputs(train)[seen], value[seen])
     return lambda rows: (first.predict_proba(inputs(rows))[:, 1], second.predict(inputs(rows)))
