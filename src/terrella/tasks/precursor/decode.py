@@ -131,7 +131,10 @@ def _events(
             "magnitude_probability": given["magnitude"].max(1)[kept].round(4),
             "azimuth": np.array(AZIMUTH)[best["azimuth"]][kept],
             "azimuth_probability": given["azimuth"].max(1)[kept].round(4),
-            "flags": table["flags"].to_numpy(np.uint8)[kept],
+            "flags": [
+                "|".join(n for n, bit in FLAGS.items() if bits & bit)
+                for bits in table["flags"].to_numpy(np.uint8)[kept]
+            ],
             "file": table["file"].to_numpy()[kept] if picture else "",
             "skill": line,
         },
