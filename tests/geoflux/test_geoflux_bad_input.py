@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.geoflux_scenes import hours, source, write_csv
 
 import terrella
-from geoflux_scenes import hours, source, write_csv
 from terrella.tasks.geoflux.decode import FLAGS, decode
 from terrella.tasks.geoflux.inputs import Inputs, open_files, without
 from terrella.tasks.geoflux.prepare import prepare

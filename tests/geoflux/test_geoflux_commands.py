@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.geoflux_scenes import hours
 
-from geoflux_scenes import hours
 from terrella.cli import main
 from terrella.tasks.geoflux.simulate import export, simulate
 

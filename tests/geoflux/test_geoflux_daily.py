@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.geoflux_scenes import hours
 
-from geoflux_scenes import hours
 from terrella.tasks.geoflux import daily, features
 from terrella.tasks.geoflux.drivers import analyse, history
 

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.geoflux_scenes import hours, write_csv
 
-from geoflux_scenes import hours, write_csv
 from terrella.sources import columns, goes, kp
 from terrella.tasks.geoflux.inputs import NAMES, open_files, open_source
 from terrella.tasks.geoflux.task import INPUTS, Options

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.geoflux_scenes import record
 
-from geoflux_scenes import record
 from terrella import registry
 from terrella.learn import config as configs
 from terrella.learn import evaluate as judging
