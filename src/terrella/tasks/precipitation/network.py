@@ -45,7 +45,7 @@ class BiLSTM(nn.Module):
         super().__init__()
         self.hidden = recipe.hidden
         self.activation: Callable[[Tensor], Tensor] = getattr(torch, recipe.activation)
-        self.into = _relu_into if recipe.activation == "relu" else _tanh_into
+        self.in_place: Callable[[Tensor], Tensor] = getattr(torch, f"{recipe.activation}_")
         self.scale = Standardise(channels)
         self.inputs = nn.Linear(channels, 8 * self.hidden)  # forward gates, then backward gates
         self.ahead = nn.Parameter(torch.empty(4 * self.hidden, self.hidden))
@@ -106,20 +106,18 @@ class BiLSTM(nn.Module):
         h, c = z.new_empty(n, rows), z.new_empty(n, rows)
         i, f, o, g = z.reshape(4, n, -1).unbind()
         for k, gate in enumerate(gates):
-            filled = torch.addmm(gate, recurrent, h, out=z) if k else gate
-            torch.sigmoid(filled[: 3 * n], out=z[: 3 * n])
-            self.into(filled[3 * n :], g)
-            c = c.mul_(f).addcmul_(i, g) if k else torch.mul(i, g, out=c)
-            self.into(c, h).mul_(o)
+            if k:
+                torch.addmm(gate, recurrent, h, out=z)
+                z[: 3 * n].sigmoid_()
+                c.mul_(f).addcmul_(i, self.in_place(g))
+            else:
+                torch.sigmoid(gate[: 3 * n], out=z[: 3 * n])
+                torch.mul(i, self.in_place(g.copy_(gate[3 * n :])), out=c)
+            if self.activation is torch.relu:
+                torch.mul(o, c, out=h).relu_()  # o is positive, so this is o relu(c), a pass less
+            else:
+                torch.mul(o, self.activation(c), out=h)
         return h
-
-
-def _relu_into(x: Tensor, out: Tensor) -> Tensor:
-    return torch.clamp_min(x, 0.0, out=out)
-
-
-def _tanh_into(x: Tensor, out: Tensor) -> Tensor:
-    return torch.tanh(x, out=out)
 
 
 def _affine(layer: nn.Linear, x: Tensor) -> Tensor:
