@@ -223,7 +223,11 @@ def train_one(
         data=str(told.get("data") or (f"{len(inputs)} files" if inputs else f"simulated ({data})")),
         split=str(told.get("split") or differ),
         seed=config.train.seed,
-        command=f"terrella train {task.name} --config {config.path.name} --out DIR",
+        command=" ".join(
+            ["terrella train", task.name, *["DATA ..."][: len(inputs)]]
+            + ([] if config.packaged else ["--config", config.path.name])
+            + ["--out DIR"]
+        ),
         doi=_first_doi(task.name),
         licence="MIT",
         notes=config.notes,

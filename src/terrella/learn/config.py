@@ -21,6 +21,7 @@ class Config:
 
     Attributes:
         path: the file it came from.
+        packaged: whether that is the task's own.
         name: of the weights it makes.
         summary, notes: for their card.
         recipe, options: of the task.
@@ -29,6 +30,7 @@ class Config:
     """
 
     path: Path
+    packaged: bool
     name: str
     summary: str
     notes: tuple[str, ...]
@@ -49,7 +51,10 @@ def load(task: Task, path: Path | None = None, **train: Any) -> Config:
     Raises:
         Refused: not TOML, or a key that is not known.
     """
+    packaged = path is None
     path = path or FOLDER / task.name / "train.toml"
+    if not path.is_file():
+        raise Refused(f"{path}: no such recipe file")
     try:
         body = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -61,6 +66,7 @@ def load(task: Task, path: Path | None = None, **train: Any) -> Config:
     chosen = {**body.get("train", {}), **{k: v for k, v in train.items() if v is not None}}
     return Config(
         path=path,
+        packaged=packaged,
         name=str(body.get("name", path.stem)),
         summary=str(body.get("summary", "")),
         notes=tuple(body.get("notes", ())),
