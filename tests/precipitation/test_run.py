@@ -90,6 +90,32 @@ def test_an_event_over_midnight_is_one_event(tmp_path: Path) -> None:
         assert np.isnan(alone[0].series["probability"][-4:, 0]).all()
 
 
+def test_files_that_overlap_list_an_event_once(tmp_path: Path) -> None:
+    record = simulate(seed=8, hours=8.0, start="2019-10-24T20:00:00", world=LIVELY)
+    one = run_files([poes.write(record, tmp_path / "poes_n18_20191024_proc.nc")])[0].events
+    assert one is not None
+    middle = int(one["start_index"].iloc[len(one) // 2])
+    (tmp_path / "two").mkdir()
+    parts = [
+        poes.write(part(record, keep), tmp_path / f"two/poes_n18_2019102{k}_proc.nc")
+        for k, keep in ((4, slice(middle + 60)), (5, slice(middle - 60, None)))
+    ]
+    both = pd.concat([d.events for d in run_files(parts)], ignore_index=True)
+    pd.testing.assert_frame_equal(both[["start", "stop", "label"]], one[["start", "stop", "label"]])
+
+
+def test_seven_samples_hold_no_row_of_the_published_rules(record: Record, tmp_path: Path) -> None:
+    weights.import_published("precipitation", [GOLDEN / "keras_bilstm.npz"], "keras")
+    for size, fine in ((7, False), (8, True)):
+        path = poes.write(part(record, slice(size)), tmp_path / "poes_n18_20191024_proc.nc")
+        if fine:
+            made = run_files([path], "keras", postprocess="capannolo2023")[0]
+            assert (~np.isnan(made.series["probability"][:, 0])).sum() == 1
+        else:
+            with pytest.raises(terrella.Refused, match="a window needs 8"):
+                run_files([path], "keras", postprocess="capannolo2023")
+
+
 def test_no_window_of_ours_spans_a_gap(tmp_path: Path) -> None:
     record = simulate(seed=8, hours=3.0, world=QUIET)
     keep = np.ones(len(record["L"]), bool)

@@ -107,6 +107,64 @@ def test_classic_netcdf_is_read_too(record: Record, tmp_path: Path) -> None:
     assert back["L"].attrs["satellite"] == "n15"
 
 
+@pytest.mark.parametrize("value", [np.uint8(8), np.bytes_("N18"), np.zeros((0,), "u1")])
+def test_an_odd_satellite_code_is_no_reason_to_refuse(
+    sem2: Callable[..., Path], value: object
+) -> None:
+    def edit(file: h5py.File) -> None:
+        del file["satID"]
+        file["satID"] = value
+
+    path = sem2(edit, name="half_a_day.nc")
+    assert poes.inspect(path).satellite in ("n19", "unknown")
+
+
+def test_units_of_time_are_read_or_refused(
+    record: Record, sem2: Callable[..., Path], replace: Callable
+) -> None:
+    def seconds(file: h5py.File) -> None:
+        replace("time", lambda t: t.astype(float) / 1000)(file)
+        file["time"].attrs["units"] = "seconds since 1970-01-01 00:00:00"
+
+    time = record["L"]["time"].to_numpy()
+    assert poes.inspect(sem2(seconds)).start == time[0]
+    unsaid = sem2(replace("time", lambda t: t.astype(float) / 1000))
+    with pytest.raises(Refused, match="check units of time"):
+        poes.inspect(unsaid)
+
+
+def test_packed_variables_and_their_fills_are_unpacked(
+    record: Record, sem2: Callable[..., Path]
+) -> None:
+    def pack(file: h5py.File) -> None:
+        L = file["L_IGRF"][()]
+        del file["L_IGRF"]
+        file["L_IGRF"] = np.where(np.arange(len(L)) == 9, -32768, np.round(L * 100)).astype("i2")
+        file["L_IGRF"].attrs["scale_factor"] = 0.01
+        file["L_IGRF"].attrs["_FillValue"] = np.int16(-32768)
+        file["mep_ele_tel0_flux_e4"].attrs["_FillValue"] = np.float32(181.81818)
+
+    back = everything(sem2(pack))
+    np.testing.assert_allclose(back["L"][20:], record["L"][20:], atol=0.006)
+    assert back["L"][9] == -1.0
+    assert not (back["e4_0"] == np.float32(181.81818)).any() and (back["e4_0"] == -999).any()
+
+
+def test_unknown_places_are_undefined_not_refused(
+    sem2: Callable[..., Path], replace: Callable
+) -> None:
+    def some(value: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda v: np.where(np.arange(len(v)) == 30, np.float32(value), v)
+
+    def edit(file: h5py.File) -> None:
+        for name, value in (("MLT", -1.0), ("lat", -999.0), ("lon", np.nan), ("L_IGRF", np.nan)):
+            replace(name, some(value))(file)
+
+    back = everything(sem2(edit))
+    assert all(np.isnan(back[k][30]) for k in ("MLT", "lat", "lon")) and back["L"][30] == -1.0
+    assert not np.isnan(back["lat"][31])
+
+
 BAD = {
     "no E4": (lambda f: f.pop("mep_ele_tel0_flux_e4"), "mep_ele_tel0_flux_e4"),
     "no time": (lambda f: f.pop("time"), "time"),

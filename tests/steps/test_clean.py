@@ -32,6 +32,8 @@ def test_a_window_spans_a_break_inside_it(broken: np.ndarray, length: int) -> No
 def test_known_values_are_held() -> None:
     values = np.array([-1, -1, 1, -1, -1, 0, -1], np.int8)
     assert list(carry_forward(values, values >= 0, 0)) == [0, 0, 1, 1, 1, 0, 0]
+    stops = np.arange(7) == 4
+    assert list(carry_forward(values, values >= 0, 0, stops)) == [0, 0, 1, 1, 0, 0, 0]
 
 
 def test_scaling_ignores_what_is_missing() -> None:

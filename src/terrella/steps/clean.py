@@ -37,17 +37,22 @@ def spans(broken: np.ndarray, length: int) -> np.ndarray:
     return count[length:] > count[1 : len(broken) - length + 2]
 
 
-def carry_forward(values: np.ndarray, known: np.ndarray, default: float) -> np.ndarray:
+def carry_forward(
+    values: np.ndarray, known: np.ndarray, default: float, stops: np.ndarray | None = None
+) -> np.ndarray:
     """Hold each known value until the next one.
 
     Args:
         values: (samples,).
         known: (samples,) bool.
         default: what stands before the first known value.
+        stops: (samples,) bool, where nothing is carried over (the first sample after a break).
 
     Returns:
         (samples,) of the dtype of ``values``.
     """
-    index = np.where(known, np.arange(len(values)), -1)
+    begins = known if stops is None else known | stops
+    index = np.where(begins, np.arange(len(values)), -1)
     np.maximum.accumulate(index, out=index)
-    return np.where(index >= 0, values[index], np.asarray(default, values.dtype))
+    held = (index >= 0) & known[index]
+    return np.where(held, values[index], np.asarray(default, values.dtype))

@@ -18,7 +18,7 @@ from terrella.tasks.precipitation.task import CLASSES, FLUX, Options, Recipe
 from terrella.types import Outputs, Product, Record, Span, Windows
 
 FLAGS = {
-    "fill": "a flux is a fill value",
+    "fill": "a flux is a fill value, or the place is unknown",
     "proton_contamination": "E4 was withheld by the archive because protons are strong",
     "noise_floor": "E4_0 is below two counts",
     "saa": "over the South Atlantic anomaly",
@@ -98,6 +98,7 @@ def flag(record: Record, silent: np.ndarray, window: int) -> np.ndarray:
     """
     get = {k: v.to_numpy() for k, v in record.items()}
     fill = np.any([get[v.name] < 0 for v in FLUX], axis=0)
+    fill |= np.any([np.isnan(get[k]) for k in ("MLT", "lat", "lon")], axis=0)
     east = (get["lon"] - SAA["lon"] + 180.0) % 360.0 - 180.0
     away = (east / SAA["half_lon"]) ** 2 + ((get["lat"] - SAA["lat"]) / SAA["half_lat"]) ** 2
     broken = breaks(record["L"]["time"].to_numpy(), CADENCE)

@@ -19,7 +19,9 @@ from terrella.types import Opening, Record, Refused, Windows
 
 ORDER = tuple(v.name for v in FLUX)
 # One count of each telescope in flux units, as the archive's smallest steps show.
-QUANTUM = np.array([80.64516, 80.64516, 69.44444, 69.44444, 133.33333, 133.33333, 181.818, 181.818])
+QUANTUM = np.array(
+    [80.64516, 80.64516, 69.44444, 69.44444, 133.33333, 133.33333, 181.81818, 181.81818]
+)
 FLOOR = np.array([0.01, 100.0] * 4)  # published stand-ins for a value <= 0, 0 and 90 degrees
 SEAM = np.timedelta64(600, "s")  # no event crosses a belt for longer than this
 QUIET_SHARE = 0.04  # of the quiet rows that training keeps, each standing for 1 / this many
@@ -57,10 +59,11 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
         Refused: fewer samples than one window.
     """
     time = record["L"]["time"].to_numpy()
-    if len(time) < recipe.window:
+    # The published rules never use the last window, so they need a sample more.
+    needed = recipe.window + published_rules(options)
+    if len(time) < needed:
         raise Refused(
-            f"{len(time)} samples from {time[0]}: a window needs {recipe.window}; "
-            "give a longer file"
+            f"{len(time)} samples from {time[0]}: a window needs {needed}; give a longer file"
         )
     flux = np.stack([record[k].to_numpy() for k in ORDER], 1)
     features = published_features(flux) if recipe.features == "published" else counts(flux)
