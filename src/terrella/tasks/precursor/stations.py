@@ -165,6 +165,9 @@ class Side:
     kp: pd.Series | None = None
 
 
+WORDS = {"quakes": "earthquake catalogue", "stations": "station list", "kp": "Kp table"}
+
+
 def side_tables(paths: Iterable[Path]) -> tuple[Side, list[Path]]:
     """Take catalogue, station list and Kp table out of the inputs.
 
@@ -175,6 +178,11 @@ def side_tables(paths: Iterable[Path]) -> tuple[Side, list[Path]]:
     rest = []
     for path in paths:
         kind = _side(path)
+        if kind in found and found[kind].resolve() != path.resolve():
+            raise Refused(
+                f"{path}: a second {WORDS[kind]} beside {found[kind]}; give one, and not a folder "
+                "that holds another"
+            )
         if kind:
             found[kind] = path
         else:
