@@ -52,8 +52,12 @@ def _times(column: pd.Series, path: Path) -> pd.Series:
     """ISO 8601 texts as datetime64[ns], UTC."""
     try:
         time = pd.to_datetime(column, format="ISO8601", utc=True)
-    except (ValueError, TypeError) as error:
-        raise Refused(f"{path}: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError):
+        lost = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce").isna()
+        row = int(np.flatnonzero(lost)[0]) if lost.any() else 0
+        raise Refused(
+            f"{path}: row {row + 1}: {column.iloc[row]!r} is not a time (ISO 8601)"
+        ) from None
     return time.dt.tz_localize(None).astype("datetime64[ns]")
 
 

@@ -100,7 +100,10 @@ def spectrograms(
                     stamp = str(table["start"].iloc[k].strftime("%Y%m%dT%H%M%S"))
                     name = f"{attrs['station']}_{stamp}.png"
                     made.append(str(imagefiles.write_png(image[k], output / name)))
-                print(f"{path}: {_count(table['flags'].to_numpy())}")
+                notes = [n for n in attrs["notes"].split("; ") if n]
+                more = f" (and {len(notes) - 1} more notes in the file)" if len(notes) > 1 else ""
+                said = f"; {notes[0]}{more}" if notes else ""
+                print(f"{path}: {_count(table['flags'].to_numpy())}{said}")
             except Refused as refusal:
                 refused.append(Refusal(str(job.files[0]), str(refusal)))
     inputs = [p for j in opened.jobs for p in j.files]

@@ -133,7 +133,7 @@ def _shifted(
     span = (quakes["time"].max() - quakes["time"].min()) / pd.Timedelta(days=1)
     for k in range(rounds):
         days = float(span) * (k + 1) / (rounds + 1)
-        note(f"null {k + 1} of {rounds}: catalogue shifted by {days:.0f} days")
+        note(f"null {k + 1} of {rounds}: catalogue shifted by {days:.3g} days")
         found = pairs(shift_catalogue(quakes, days), stations, rule(options))
         made = []
         for code, group in table.groupby("station", sort=False):
@@ -144,7 +144,7 @@ def _shifted(
         try:
             chosen = match_normals(moved, rule(options))
             null = windows_of(every.x["image"].numpy()[chosen.index.to_numpy()], chosen, recipe)
-            folds = divide(null, plan, recipe, f"catalogue shifted by {days:.0f} days")
+            folds = divide(null, plan, recipe, f"catalogue shifted by {days:.3g} days")
             outcome = crossval(task, folds, recipe, training)
         except Refused as refusal:
             note(f"null {k + 1}: {refusal}")

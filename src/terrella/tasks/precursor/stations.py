@@ -152,7 +152,9 @@ def _place(
     begin, end = max(at, 0), min(at + piece.field.shape[1], field.shape[1])
     if begin < end:
         cut = slice(begin - at, end - at)
-        field[:, begin:end] = piece.field[:, cut]
+        # Files that overlap fill each other's gaps.
+        there = np.isfinite(piece.field[:, cut])
+        field[:, begin:end] = np.where(there, piece.field[:, cut], field[:, begin:end])
         flags[begin:end] |= piece.flags[cut]
 
 
