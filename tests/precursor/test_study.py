@@ -43,7 +43,7 @@ def call(*words: object) -> int:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world on disk and a recipe file beside it."""
     path = tmp_path_factory.mktemp("study")
-    assert call("precursor", "world", "--out", path / "world", "--days", 12, "--quakes", 18,
+    assert call("precursor", "world", "--out", path / "world", "--days", 16, "--quakes", 24,
                 "--stations", 2, "--strength", 6, "--seed", 5, "--lead", 0.4,
                 "--quiet", 0.05) == 0  # fmt: skip
     (path / "small.toml").write_text(CONFIG)
@@ -80,8 +80,8 @@ def test_validate_writes_scores_nulls_and_figures(validated: Path) -> None:
     for name in ("confusion.loeo", "confusion.all", "molchan"):
         assert (validated / f"{name}.png").stat().st_size > 10_000
     alarms = pd.read_csv(validated / "false_alarms.csv").set_index("station")
-    # The last two fifths of 12 days at two stations.
-    assert alarms.loc["all", "years"] * 365.25 == pytest.approx(2 * 0.4 * 12, rel=0.02)
+    # The last two fifths of 16 days at two stations.
+    assert alarms.loc["all", "years"] * 365.25 == pytest.approx(2 * 0.4 * 16, rel=0.02)
     assert (alarms["false"] <= alarms["alarms"]).all()
 
 
