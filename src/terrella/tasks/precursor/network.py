@@ -260,13 +260,17 @@ class Precursor(nn.Module):
         return self.heads(self.features(image))
 
 
-def _initialise(network: nn.Module, published: bool) -> None:
-    """Truncated normal of 0.02 as published, or by fan-in.
+def _initialise(network: nn.Module, published: bool, fan_out: bool) -> None:
+    """As published (ConvNeXt: truncated normal of 0.02; EfficientNet: by fan-out), or by fan-in.
 
     With fan-in a small network learns in minutes what it otherwise learns in hours.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d) and fan_out:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
             deviation = 0.02 if published else layer.weight[0].numel() ** -0.5
             nn.init.trunc_normal_(layer.weight, std=deviation)
             if layer.bias is not None:
@@ -294,7 +298,9 @@ def build(recipe: Recipe) -> Precursor:
         depths, widths = CONVNEXT[recipe.backbone]
         features, width = convnext(depths, widths, recipe.drop), widths[-1]
     network = Precursor(features, width, recipe.hidden, recipe.scaling, recipe.augment, recipe.size)
-    _initialise(network, published=recipe.backbone not in ("light", "micro"))
+    _initialise(
+        network, recipe.backbone not in ("light", "micro"), recipe.backbone == "efficientnet_b0"
+    )
     return network
 
 

@@ -87,6 +87,10 @@ def check_plausible(values: dict[str, Array], cadence: float, where: str) -> Non
             )
 
 
+DAY = 86_400.0
+EDGE = 60.0  # seconds that a day file may lack at either end and still be taken as a whole day
+
+
 def _grid(raw: Magnetogram, where: str) -> tuple[np.datetime64, int, NDArray[np.int64], int]:
     """Start, length, grid index of each sample (-1: dropped), and how many were dropped."""
     if not len(raw.time):
@@ -106,6 +110,14 @@ def _grid(raw: Magnetogram, where: str) -> tuple[np.datetime64, int, NDArray[np.
     fresh[1:] = index[1:] > highest[:-1]
     index = np.where(fresh & (index >= 0), index, -1)
     length = int(highest[-1]) + 1
+    # A day short of its first or last samples is still that day: the rest of it is missing.
+    day, edge = round(DAY * 1e9 / step), int(EDGE / raw.cadence)
+    before, after = (origin % (day * step)) // step, -(origin // step + length) % day
+    if 0 < before <= edge:
+        origin, length = origin - before * step, length + before
+        index = np.where(index >= 0, index + before, -1)
+    if 0 < after <= edge:
+        length += after
     if length > 40 * len(index) + 200_000:
         raise Refused(
             f"{where}: the clock runs over {length * raw.cadence / 86400:,.0f} days for "

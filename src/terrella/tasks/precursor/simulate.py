@@ -177,12 +177,15 @@ def _pulsations(
     for low, high, amplitude, rate in _PULSATIONS.values():
         for _ in range(random.poisson(rate * hours * day * (0.5 + kp / 4))):
             middle, width = random.uniform(t[0], t[-1]), random.uniform(300, 1200)
-            wave = np.exp(-(((t - middle) / width) ** 2)) * np.sin(
-                2 * np.pi * random.uniform(low, high) * t + random.uniform(0, 2 * np.pi)
+            # Five widths out a burst is 1e-11 of itself: the rest of a long record is left alone.
+            first, last = np.searchsorted(t, [middle - 5 * width, middle + 5 * width])
+            near = t[first:last]
+            wave = np.exp(-(((near - middle) / width) ** 2)) * np.sin(
+                2 * np.pi * random.uniform(low, high) * near + random.uniform(0, 2 * np.pi)
             )
             size = amplitude * (0.5 + kp / 3) * random.lognormal(0, 0.5)
             turn = random.uniform(0, np.pi)
-            out += size * wave * np.array([[np.cos(turn)], [np.sin(turn)], [0.3]])
+            out[:, first:last] += size * wave * np.array([[np.cos(turn)], [np.sin(turn)], [0.3]])
     return out
 
 
@@ -482,8 +485,15 @@ def days(
     return out
 
 
-def export_world(world: World, folder: Path) -> list[Path]:
-    """Write a whole world: day files of every station, catalogue, station list, Kp."""
+def export_world(world: World, folder: Path, rule: Rule | None = None) -> list[Path]:
+    """Write a whole world: day files of every station, catalogue, station list, Kp.
+
+    Args:
+        world: what to simulate.
+        folder: where.
+        rule: when a window precedes an earthquake, and so when the signal is on.
+    """
+    rule = rule or Rule()
     places = sites(world.seed, world.stations, odd=world.shortcut)
     stations = pd.DataFrame(
         [(s.station, s.latitude, s.longitude) for s in places],
@@ -491,12 +501,12 @@ def export_world(world: World, folder: Path) -> list[Path]:
     )
     quakes = earthquakes(world, START, places)
     kp = kp_series(world.seed, START, world.days)
-    found = pairs(quakes, stations, Rule())
+    found = pairs(quakes, stations, rule)
     out: list[Path] = []
     seconds = round(world.days * 86_400)
     for site in places:
         mine = found[found["station"] == site.station]
-        data = stretch(world.seed, site, START, seconds, kp, mine, world.strength, Rule())
+        data = stretch(world.seed, site, START, seconds, kp, mine, world.strength, rule)
         time = START + np.arange(seconds) * np.timedelta64(1, "s")
         out += days(site.station, time, list(data), folder)
     tables = {

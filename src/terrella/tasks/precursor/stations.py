@@ -152,7 +152,9 @@ def _place(
     begin, end = max(at, 0), min(at + piece.field.shape[1], field.shape[1])
     if begin < end:
         cut = slice(begin - at, end - at)
-        field[:, begin:end] = piece.field[:, cut]
+        # Files that overlap fill each other's gaps.
+        there = np.isfinite(piece.field[:, cut])
+        field[:, begin:end] = np.where(there, piece.field[:, cut], field[:, begin:end])
         flags[begin:end] |= piece.flags[cut]
 
 
@@ -165,6 +167,9 @@ class Side:
     kp: pd.Series | None = None
 
 
+WORDS = {"quakes": "earthquake catalogue", "stations": "station list", "kp": "Kp table"}
+
+
 def side_tables(paths: Iterable[Path]) -> tuple[Side, list[Path]]:
     """Take catalogue, station list and Kp table out of the inputs.
 
@@ -175,6 +180,11 @@ def side_tables(paths: Iterable[Path]) -> tuple[Side, list[Path]]:
     rest = []
     for path in paths:
         kind = _side(path)
+        if kind in found and found[kind].resolve() != path.resolve():
+            raise Refused(
+                f"{path}: a second {WORDS[kind]} beside {found[kind]}; give one, and not a folder "
+                "that holds another"
+            )
         if kind:
             found[kind] = path
         else:

@@ -229,7 +229,8 @@ def prospect(
         lead: days a window speaks for.
         recipe, training: as for training.
         share: part of the span that is learnt from.
-        embargo: days left out between the parts.
+        embargo: days left out between the parts; earthquakes that reach into the second part are
+            left out of the first too.
 
     Raises:
         Refused: a part holds nothing to learn from or to watch.
@@ -237,8 +238,11 @@ def prospect(
     first, last = every.time.min(), every.time.max()
     edge = first + (last - first) * share
     gap = np.timedelta64(round(embargo * 86_400), "s")
-    rows = np.flatnonzero(chosen.time < edge - gap)
     watched = np.flatnonzero(every.time >= edge)
+    # A lead longer than the embargo would show one earthquake to both parts.
+    later_quakes = every.groups["earthquake"][watched]
+    known = np.isin(chosen.groups["earthquake"], later_quakes)
+    rows = np.flatnonzero((chosen.time < edge - gap) & ~known)
     if not len(rows) or not len(watched):
         raise Refused("continuous test: too short a record to learn from and to watch")
     early = subset(chosen, rows, recipe)

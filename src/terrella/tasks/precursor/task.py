@@ -140,6 +140,7 @@ task = Task(
         "dataset": late(f"{HERE}.commands:dataset"),
         "audit-labels": late(f"{HERE}.commands:audit_labels"),
         "validate": late(f"{HERE}.commands:validate"),
+        "certify": late(f"{HERE}.commands:certify"),
         "world": late(f"{HERE}.commands:world"),
         "worlds": late(f"{HERE}.commands:worlds"),
     },
