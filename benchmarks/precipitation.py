@@ -7,7 +7,6 @@ the memory of one.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -26,34 +25,31 @@ from terrella.types import Windows
 DAY = 43_200
 
 
-def needed(recipe: Recipe) -> float:
-    """Floating-point operations that a window cannot do without.
+def operations(recipe: Recipe) -> float:
+    """Floating-point operations of one window as the network is defined.
 
-    The zero state's product is not counted, nor any product of input and weights twice: those are
-    shared by the windows that overlap.
+    Two directions of ``window`` steps, each with a product of the input and one of the state, then
+    the dense layers. What windows share is counted for each, as it is saved by no other means.
     """
     n = recipe.hidden
-    recurrent = 2 * (recipe.window - 1) * 2 * n * 4 * n
-    return recurrent + 2 * 8 * 8 * n + 2 * 2 * n * recipe.dense + 2 * recipe.dense * 3
+    steps = 2 * recipe.window * (8 + n) * 4 * n * 2
+    return steps + 2 * 2 * n * recipe.dense + 2 * recipe.dense * 3
 
 
 def network() -> None:
+    """One core against one core: the network runs on one, and so does the product."""
     recipe = Recipe()
     windows_ = slide(as_tensor(np.random.default_rng(0).normal(size=(DAY, 8))), recipe.window)
     rows = len(windows_)
     windows = Windows({"flux": windows_}, np.zeros(rows, "M8[ns]"), np.ones(rows, bool))
     model = build(recipe)
-    shares = []
-    for _ in range(3):
-        rate = matrix_rate(ROWS, recipe.hidden, 4 * recipe.hidden)
-        seconds = best(lambda: predict(model, windows))
-        shares.append((rows * needed(recipe) / seconds / rate, seconds, rate))
-    share, seconds, rate = max(shares)
+    torch.set_num_threads(1)
+    seconds = best(lambda: predict(model, windows))
+    rate = matrix_rate(ROWS, recipe.hidden, 4 * recipe.hidden)
+    share = rows * operations(recipe) / seconds / rate
     shapes = f"({ROWS},{recipe.hidden})x({recipe.hidden},{4 * recipe.hidden})"
-    print(f"machine, {shapes}: {rate / 1e9:.1f} GFLOP/s")
-    print(
-        f"published network: {rows / seconds:,.0f} windows/s, {share:.0%} of that rate (goal 50 %)"
-    )
+    print(f"machine, one core, {shapes}: {rate / 1e9:.1f} GFLOP/s")
+    print(f"published network: {rows / seconds:,.0f} windows/s, {share:.0%} of that (goal 50 %)")
 
 
 def runs(folder: Path) -> None:
@@ -81,9 +77,6 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
     start()
     network()
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ ROWS = 512  # rows a pass: the gates of one step stay in a core's cache, and mem
 def predict(network: nn.Module, windows: Windows, rows: int = ROWS) -> Outputs:
     """Run a network over every row.
 
-    On a CPU each core takes passes of its own: networks of this size have too little work in one
-    operation to share it among cores.
+    A network may say by an attribute ``threads`` how many cores one operation of it should use: a
+    small one loses more by sharing an operation than it gains, and much on a busy machine.
 
     Args:
         network: its ``forward(**x)`` gives a dict of tensors, rows first.
@@ -31,27 +31,24 @@ def predict(network: nn.Module, windows: Windows, rows: int = ROWS) -> Outputs:
     """
     device = next(network.parameters()).device
     network.eval()
-    starts = range(0, max(len(windows), 1), rows)
-
-    def one(lo: int) -> Outputs:
-        with torch.inference_mode():
-            part = {k: v[lo : lo + rows].to(device) for k, v in windows.x.items()}
-            return {k: v.cpu().numpy() for k, v in network(**part).items()}
-
     out: Outputs = {}
-    for lo, found in zip(starts, _each(one, starts, device.type), strict=True):
-        for name, value in found.items():
-            if name not in out:
-                out[name] = np.empty((len(windows), *value.shape[1:]), np.float32)
-            out[name][lo : lo + rows] = value
+    with torch.inference_mode(), _threads(getattr(network, "threads", None)):
+        for lo in range(0, max(len(windows), 1), rows):
+            part = {k: v[lo : lo + rows].to(device) for k, v in windows.x.items()}
+            for name, value in network(**part).items():
+                if name not in out:
+                    out[name] = np.empty((len(windows), *value.shape[1:]), np.float32)
+                out[name][lo : lo + rows] = value.cpu().numpy()
     return out
 
 
-def _each(one: Callable[[int], Outputs], starts: range, device: str) -> Iterator[Outputs]:
-    cores = min(torch.get_num_threads(), len(starts)) if device == "cpu" else 1
-    if cores < 2:
-        yield from map(one, starts)
-        return
-    # The number of threads is a setting of the thread that sets it: the caller's stays as it is.
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(one, starts)
+@contextlib.contextmanager
+def _threads(count: object) -> Iterator[None]:
+    """Let torch use ``count`` threads for a while, as many as before where that is None."""
+    before = torch.get_num_threads()
+    if isinstance(count, int):
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

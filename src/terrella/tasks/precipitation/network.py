@@ -41,6 +41,8 @@ class BiLSTM(nn.Module):
         recipe: sizes.
     """
 
+    threads = 1
+
     def __init__(self, channels: int, recipe: Recipe) -> None:
         super().__init__()
         self.hidden = recipe.hidden
@@ -132,6 +134,8 @@ class Conv(nn.Module):
         channels: features of one sample.
         recipe: ``window`` must be 1 + 4 (1 + 2 + 4 + ...) = 5, 13, 29, 61 samples.
     """
+
+    threads = 1
 
     def __init__(self, channels: int, recipe: Recipe) -> None:
         super().__init__()
