@@ -150,7 +150,7 @@ def _lacking(
 ) -> list[str]:
     lacking = []
     for name, quantity in mms_variables.QUANTITIES.items():
-        if not quantity.required or name in ("ni_bg", "pi_bg"):
+        if not quantity.required:
             continue
         words = mms_variables.RATES[rate][quantity.instrument]
         there = any(quantity.pattern.format(p=probe, r=r) in names for r in words)
