@@ -186,7 +186,7 @@ def test_no_overlap_in_time(mine: dict[str, Any], tmp_path: Path, capsys: Any) -
 
 def test_b0_zero_and_n0_negative(scene: Path, tmp_path: Path, capsys: Any) -> None:
     assert run(scene, "--out", tmp_path, "--probe", "1", "--b0", "0") == 1
-    assert "--b0 0: must be a positive number of nT" in only(capsys)
+    assert "terrella: --b0 0: must be a positive number of nT" in only(capsys)
     assert run(scene, "--out", tmp_path, "--probe", "1", "--n0", "-0.2") == 1
     assert "--n0 -0.2: must be a positive number of cm-3" in only(capsys)
 
