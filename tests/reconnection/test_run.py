@@ -186,7 +186,7 @@ def test_no_overlap_in_time(mine: dict[str, Any], tmp_path: Path, capsys: Any) -
 
 def test_b0_zero_and_n0_negative(scene: Path, tmp_path: Path, capsys: Any) -> None:
     assert run(scene, "--out", tmp_path, "--probe", "1", "--b0", "0") == 1
-    assert "--b0 0: must be a positive number of nT" in only(capsys)
+    assert "terrella: --b0 0: must be a positive number of nT" in only(capsys)
     assert run(scene, "--out", tmp_path, "--probe", "1", "--n0", "-0.2") == 1
     assert "--n0 -0.2: must be a positive number of cm-3" in only(capsys)
 
@@ -279,6 +279,11 @@ def test_options_that_cannot_be(scene: Path, tmp_path: Path, capsys: Any, publis
     assert "--context 0: must be 1 sample or more" in only(capsys)
     assert run(scene, "--out", tmp_path / "o", "--probe", "1", "--b0-error", "-1") == 1
     assert "--b0-error -1: is a share" in only(capsys)
+    assert run(scene, "--out", tmp_path / "o", "--probe", "1", "--draws", "0") == 1
+    assert "--draws 0: must be 1 or more" in only(capsys)
+    words = ("--weights", published, "--mode", "published", "--context", "20")
+    assert run(scene, "--out", tmp_path / "o", "--probe", "1", *words) == 1
+    assert "--context 20: --mode published resets the state every 32 rows" in only(capsys)
 
 
 def test_moments_need_no_network_and_no_other_instrument(scene: Path, tmp_path: Path) -> None:
@@ -288,6 +293,87 @@ def test_moments_need_no_network_and_no_other_instrument(scene: Path, tmp_path: 
     assert data["mms2_pi_corrected"].attrs["units"] == "nPa"
     n = data["mms2_ni"].values - data["mms2_ni_bg"].values
     np.testing.assert_allclose(data["mms2_ni_corrected"].values, n, rtol=1e-5)
+
+
+def test_normalised_inputs_take_no_scale_and_no_date(tmp_path: Path, capsys: Any) -> None:
+    features = np.random.default_rng(0).normal(size=(90, 14)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", features=features)
+    words = (tmp_path / "f.npz", "--out", tmp_path / "o", "--no-plot")
+    assert run(*words, "--b0", "0", "--n0", "-1") == 1
+    assert "--b0 0: must be a positive number" in only(capsys)
+    assert run(*words, "--n0", "-1") == 1
+    assert "--n0 -1: must be a positive number" in only(capsys)
+    assert run(*words, "--b0", "15", "--n0", "0.3") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2, said
+    assert "normalised already; --b0, --n0 has no effect" in said[0]
+    assert "f.npz has no times; its rows are dated from 2000-01-01" in said[1]
+    data = xr.open_dataset(next((tmp_path / "o").glob("*.nc")))
+    assert data.attrs["time_assumed"].startswith("MMS1: f.npz has no times")
+
+
+def test_event_a_of_one_probe(mine: dict[str, Any], tmp_path: Path) -> None:
+    """The interval of event A, 2017-05-28T03:58:30 to 03:59:15, out of data around it."""
+    moved = np.datetime64("2017-05-28T03:58:20", "ns") - np.datetime64("2017-07-11T22:33", "ns")
+    shifted = {k: v.assign_coords(time=v["time"].values + moved) for k, v in mine.items()}
+    write(shifted, tmp_path / "in")
+    words = ("--event", "A", "--probe", "1", "--no-plot")
+    assert run(tmp_path / "in", "--out", tmp_path / "o", *words) == 0
+    data = xr.open_dataset(tmp_path / "o" / "mms1_eventA.reconnection.nc")
+    assert float(data["b0"][0]) == pytest.approx(21.27865148)
+    assert float(data["n0"][0]) == pytest.approx(0.13838144)
+    first = data["time"].values[0] - np.datetime64("2017-05-28T03:58:30")
+    assert np.timedelta64(0) <= first < np.timedelta64(31, "ms")
+
+
+GROUND = 1 << 7
+GIVEN = ("--no-plot", "--b0", 15, "--n0", 0.3)
+
+
+def test_a_background_of_fill_is_unknown_in_both_commands(
+    mine: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    mine["mms1_ni_bg"].values[40:60] = np.nan
+    mine["mms1_pi_bg"].values[80] = np.nan
+    write(mine, tmp_path / "in")
+    assert run(tmp_path / "in", "--out", tmp_path / "o", *GIVEN) == 0
+    assert terrella_command("reconnection", "moments", tmp_path / "in", "--out", tmp_path) == 0
+    assert "warning" not in capsys.readouterr().err
+    data = xr.open_dataset(next((tmp_path / "o").glob("*.nc")))
+    other = xr.open_dataset(next(tmp_path.glob("*.moments.nc")))
+    bad = np.isin(np.arange(len(data["time_ion"])), [*range(40, 60), 80])
+    for name, theirs in (("ni_ion", "ni"), ("vi_gse_ion", "vi"), ("pi_gse_ion", "pi")):
+        mine_, there = data[name].values, other[f"mms1_{theirs}_corrected"].values
+        np.testing.assert_allclose(mine_, there[: len(mine_)], rtol=1e-5, err_msg=name)
+        missing = np.isnan(mine_).reshape(len(mine_), -1)
+        assert (missing.all(1) == bad).all() and (missing.any(1) == bad).all(), name
+    assert "background removed" in data["ni"].attrs["long_name"]
+    assert data.attrs["ion_background"].endswith("unknown and left NaN in 21 ion samples")
+    near = np.abs(data["time"].values - data["time_ion"].values[50]) < np.timedelta64(1, "s")
+    assert (data["flags"].values[near] & GROUND > 0).all()
+    assert 0.05 < (data["flags"].values & GROUND > 0).mean() < 0.2
+    assert "ion_background_unknown" in data["flags"].attrs["flag_meanings"]
+
+
+@pytest.mark.parametrize("how", ["absent", "fill"])
+def test_without_a_background_both_commands_say_so(
+    mine: dict[str, Any], tmp_path: Path, capsys: Any, how: str
+) -> None:
+    if how == "absent":
+        del mine["mms1_ni_bg"]
+    else:
+        mine["mms1_ni_bg"].values[:] = np.nan
+    write(mine, tmp_path / "in")
+    assert run(tmp_path / "in", "--out", tmp_path / "o", *GIVEN) == 0
+    assert "MMS1 DIS: the ion background (density and pressure) is absent" in only(capsys)
+    assert terrella_command("reconnection", "moments", tmp_path / "in", "--out", tmp_path) == 0
+    assert "MMS1 DIS: the ion background (density and pressure) is absent" in only(capsys)
+    data = xr.open_dataset(next((tmp_path / "o").glob("*.nc")))
+    assert "mms1_ni_corrected" not in xr.open_dataset(next(tmp_path.glob("*.moments.nc")))
+    np.testing.assert_allclose(data["ni_ion"], mine["mms1_ni"].values[: len(data["ni_ion"])])
+    for name in ("ni", "vi_gsm", "ni_ion", "vi_gse_ion", "pi_gse_ion", "ti_par_ion"):
+        assert "background not given and not removed" in data[name].attrs["long_name"]
+    assert (data["flags"].values & GROUND > 0).mean() > 0.99
 
 
 @pytest.mark.realdata

@@ -68,7 +68,8 @@ def test_named_columns_make_the_same_features(
             )
         return
     wanted = prepare({k: v for k, v in centred.items() if "e_fast" not in k}, Recipe(), options)
-    got = prepare(read, Recipe(), options)
+    with pytest.warns(UserWarning, match="background .* is absent"):
+        got = prepare(read, Recipe(), options)
     np.testing.assert_allclose(got.x["features"], wanted.x["features"], rtol=1e-4, atol=1e-5)
 
 
@@ -90,6 +91,7 @@ def test_one_csv_may_mix_clocks_and_probes(tmp_path: Path) -> None:
         ("time,ne [m-3]\n2017-01-01,2\n", "is in 'm-3', expected 'cm-3'"),
         ("time,b_x,b_y\n2017-01-01,2,3\n", "lacks its component mms1_b_z"),
         ("time,ne\nnot a time,2\n", "time cannot be read"),
+        ("time,ne\n0,2\n1,2\n", "time cannot be read .plain numbers"),
         ("", "is empty"),
     ],
 )
@@ -108,7 +110,8 @@ def test_normalised_inputs_are_read_as_the_original_writes_them(tmp_path: Path) 
     for name, key in (("mms2_nndata.csv", "mms2_features"), ("f.npz", "mms1_features")):
         read = read_table(tmp_path / name)
         np.testing.assert_allclose(read[key].values, features, rtol=1e-6)
-        windows = prepare(read, Recipe(kind="waters2025"), Options())
+        with pytest.warns(UserWarning, match="has no times; its rows are dated from 2000-01-01"):
+            windows = prepare(read, Recipe(kind="waters2025"), Options())
         np.testing.assert_allclose(windows.x["features"][:, 31], features, rtol=1e-6)
     np.savez(tmp_path / "g.npz", features=features[:, :3])
     with pytest.raises(Refused, match="needs an array 'features'"):

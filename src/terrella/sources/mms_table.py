@@ -155,7 +155,10 @@ def _assemble(
     key = key or next((c for c in columns if c.startswith("Unnamed")), None)
     if all(c in columns for c in NETWORK):
         features = np.column_stack([pd.to_numeric(columns[c], errors="coerce") for c in NETWORK])
-        time = None if key is None else _instants(path, columns[key])
+        # The published code may write row numbers where the time would be.
+        stamps = None if key is None else columns[key]
+        numbered = stamps is None or pd.api.types.is_numeric_dtype(stamps)
+        time = None if numbered else _instants(path, stamps)
         return {f"mms{probe}_features": _features(path, features, time)}
     if key is None:
         raise Refused(f"{path}: has no 'time' column")
@@ -214,13 +217,16 @@ def _array(path: Path, time: np.ndarray, values: np.ndarray, attrs: dict[str, An
 def _features(path: Path, features: np.ndarray, time: np.ndarray | None) -> xr.DataArray:
     import xarray as xr
 
+    attrs = {"units": "1", "long_name": "normalised network inputs"}
     if time is None:  # without times the rows are taken as samples of burst DES
         time = np.datetime64("2000-01-01", "ns") + np.arange(len(features)) * np.timedelta64(
             30, "ms"
         )
+        attrs["time_assumed"] = (
+            f"{path.name} has no times; its rows are dated from 2000-01-01T00:00:00, 30 ms apart"
+        )
     if len(features) < 1:
         raise Refused(f"{path}: holds no row")
-    attrs = {"units": "1", "long_name": "normalised network inputs"}
     return xr.DataArray(
         features.astype(np.float32), {"time": np.asarray(time, "datetime64[ns]")},
         ("time", "feature"), attrs=attrs,
@@ -231,7 +237,7 @@ def _instants(path: Path, column: Any) -> np.ndarray:
     import pandas as pd
 
     if pd.api.types.is_numeric_dtype(column):
-        return np.datetime64("2000-01-01", "ns") + np.arange(len(column)) * np.timedelta64(30, "ms")
+        raise Refused(f"{path}: time cannot be read (plain numbers); write 2017-07-11T22:34:02.030")
     try:
         parsed = pd.to_datetime(column, utc=True, format="ISO8601")
     except (ValueError, TypeError) as error:

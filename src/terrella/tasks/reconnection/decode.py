@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-MISSING, SHORT, ABSTAINED, SUSPECT, IONS, ELECTRONS, LOW_E = (1 << k for k in range(7))
+MISSING, SHORT, ABSTAINED, SUSPECT, IONS, ELECTRONS, LOW_E, GROUND = (1 << k for k in range(8))
 FLAGS = {"input_missing": MISSING, "context_not_whole": SHORT, "abstained": ABSTAINED,
          "b0_contradicted_by_pressure_balance": SUSPECT, "dis_error_flag": IONS,
-         "des_error_flag": ELECTRONS, "edp_quality_zero": LOW_E}  # fmt: skip
+         "des_error_flag": ELECTRONS, "edp_quality_zero": LOW_E,
+         "ion_background_unknown": GROUND}  # fmt: skip
 AXES = {1: (), 3: ("component",), 9: ("row", "column"), 32: ("channel",)}
 
 
@@ -96,6 +97,7 @@ def _label(
 def _quality(crossing: Crossing, record: Any) -> Array:
     """Instrument flags carried to the electron clock, and whether B0 is contradicted."""
     flags = np.full(len(crossing.time), SUSPECT if crossing.scale.suspect else 0)
+    flags |= np.where(crossing.background_unknown, GROUND, 0)
     for name, bit in (("flags_i", IONS), ("flags_e", ELECTRONS), ("quality_e", LOW_E)):
         array = record.get(f"mms{crossing.probe}_{name}")
         if array is None or not len(array):
@@ -153,11 +155,19 @@ def _series(
     if keep_ions.any():
         coords["time_ion"] = ions[keep_ions]
         coords["probe_ion"] = ("time_ion", ion_probe[keep_ions], {"long_name": "MMS probe"})
-    series = xr.Dataset(data, coords)
+    series = xr.Dataset(data, coords, attrs=_notes(crossings))
     for name in ("time", "time_ion"):
         if name in series:
             series[name].encoding["units"] = "nanoseconds since 1970-01-01"
     return series.merge(budget(series, crossings, names), combine_attrs="no_conflicts")
+
+
+def _notes(crossings: list[Crossing]) -> dict[str, str]:
+    names = dict.fromkeys(n for c in crossings for n in c.notes)
+    return {
+        n: "; ".join(f"MMS{c.probe}: {c.notes[n]}" for c in crossings if n in c.notes)
+        for n in names
+    }
 
 
 def _stacked(
@@ -171,7 +181,9 @@ def _stacked(
         if values.dtype.kind == "f":
             values = values.astype(np.float32)
         size = int(np.prod(values.shape[1:]))
-        _, units, text = parts[0][name]
+        units = parts[0][name][1]
+        # Probes may differ in what was done to them; then both are said.
+        text = " / ".join(dict.fromkeys(p[name][2] for p in parts))
         out[name] = (
             (dim, *AXES.get(size, ("channel",))),
             values,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from terrella.tasks.reconnection import physics
 from terrella.tasks.reconnection.clocks import bin_mean, interpolate, segments
 from terrella.tasks.reconnection.frames import gsm_angle, turn
-from terrella.tasks.reconnection.scale import Scale, estimate, lobe_field, settle
+from terrella.tasks.reconnection.scale import Scale, check, estimate, lobe_field, settle
 from terrella.types import NoData, Refused
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Crossing:
         features: (rows, 14) float32, NaN where an input is missing.
         segment: (rows,) number of the unbroken stretch.
         scale: what the features were normalised by.
+        background_unknown: (rows,) True where the ion background was not known.
+        notes: attribute name -> what a reader of the product must know.
     """
 
     probe: str
@@ -47,13 +49,16 @@ class Crossing:
     features: Array
     segment: Array
     scale: Scale
+    background_unknown: Array
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing:
     """Derive every quantity of one probe; see ``Crossing``."""
     get = _Getter(record, probe, options.timing)
+    check(options)
     if get.has("features"):
-        return _features_only(get)
+        return _features_only(get, options)
     clock = get.time("ne")
     ions = _ions(get)
     magnetic = bin_mean(*get("b"), clock, _half(clock))
@@ -91,9 +96,9 @@ def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing
     values = {
         "b_gsm": (b, "nT", "magnetic field, GSM"),
         "e_gsm": (e, "mV m-1", "burst electric field interpolated to the electron clock, GSM"),
-        "ni": (ni, "cm-3", "ion number density, background removed"),
+        "ni": (ni, "cm-3", f"ion number density, {ions.said}"),
         "ne": (ne, "cm-3", "electron number density"),
-        "vi_gsm": (vi, "km s-1", "ion bulk velocity, background removed, GSM"),
+        "vi_gsm": (vi, "km s-1", f"ion bulk velocity, {ions.said}, GSM"),
         "ve_gsm": (ve, "km s-1", "electron bulk velocity, GSM"),
         "lobe_field": (lobe, "nT", "lobe field by total-pressure balance"),
         **_energy(get, magnetic, ne, vi, ve, angle),
@@ -102,12 +107,24 @@ def cross(record: dict[str, xr.DataArray], probe: str, options: Any) -> Crossing
     return Crossing(
         probe, clock, get.time("ni"), values, _ion_values(get, ions, magnetic, clock),
         normalise(b, e, ni, ne, vi, ve, scale), segments(clock, GAP * _step(clock)), scale,
+        _background_unknown(get, ions, clock), {"ion_background": _background_note(ions)},
     )  # fmt: skip
 
 
-def _features_only(get: _Getter) -> Crossing:
+def _features_only(get: _Getter, options: Any) -> Crossing:
     """Network inputs given as such: there is nothing to derive and nothing to normalise."""
     time, features = get("features")
+    given = [n for n in ("b0", "n0", "b0_error", "n0_error") if getattr(options, n)]
+    if given:
+        flags = ", ".join(f"--{n.replace('_', '-')}" for n in given)
+        warnings.warn(
+            f"MMS{get.probe}: the inputs are normalised already; {flags} has no effect on them",
+            UserWarning,
+            stacklevel=3,
+        )
+    assumed = get.array("features").attrs.get("time_assumed")
+    if assumed:
+        warnings.warn(f"MMS{get.probe}: {assumed}", UserWarning, stacklevel=3)
     if features.shape[1:] != (len(FEATURES),):
         raise Refused(
             f"MMS{get.probe}: features need {len(FEATURES)} columns, have {features.shape[1:]}"
@@ -116,7 +133,8 @@ def _features_only(get: _Getter) -> Crossing:
     nan = float("nan")
     scale = Scale(nan, nan, origin="features given as normalised")
     return Crossing(get.probe, time, time[:0], {}, {}, features.astype(np.float32),
-                    segments(time, GAP * step), scale)  # fmt: skip
+                    segments(time, GAP * step), scale, np.zeros(len(time), bool),
+                    {"time_assumed": assumed} if assumed else {})  # fmt: skip
 
 
 def normalise(
@@ -193,12 +211,21 @@ class _Getter:
 
 def _ions(get: _Getter) -> physics.Ions:
     clock = get.time("ni")
-    zero = np.zeros(len(clock))
-    background, pressure = (
-        np.nan_to_num(get.at(k, clock)) if get.has(k) else zero for k in ("ni_bg", "pi_bg")
-    )
+    background, pressure = (get.at(k, clock) if get.has(k) else None for k in ("ni_bg", "pi_bg"))
     n, v, p = (get.at(k, clock) for k in ("ni", "vi", "pi"))
-    return physics.without_background(n, v, p, background, pressure)
+    return physics.ions(f"MMS{get.probe}", n, v, p, background, pressure)
+
+
+def _background_unknown(get: _Getter, ions: physics.Ions, clock: Array) -> Array:
+    """Electron samples whose ions come, in part, from where the background is not known."""
+    unknown = np.asarray(ions.unknown, float)
+    near: Array = interpolate(get.time("ni"), unknown, clock) > 0
+    return near
+
+
+def _background_note(ions: physics.Ions) -> str:
+    count = int(np.asarray(ions.unknown).sum()) if ions.removed else 0
+    return f"{ions.said}; unknown and left NaN in {count} ion samples" if count else ions.said
 
 
 def _energy(
@@ -219,8 +246,8 @@ def _energy(
         "e_prime_gsm": (prime, "mV m-1", "E' = E + ve x B, GSM"),
     }
     for who, j in (("", ji + je), ("_ion", ji), ("_electron", je)):
-        for word, name, field in (("E'", "je_prime", prime), ("E", "je", electric)):
-            parts = physics.work(j, field, b)
+        for word, name, seen in (("E'", "je_prime", prime), ("E", "je", electric)):
+            parts = physics.work(j, seen, b)
             for part, value in zip(("", "_par", "_perp"), parts, strict=True):
                 text = f"J.{word}{who.replace('_', ', ')}{part.replace('_', ', ')}"
                 out[f"{name}{who}{part}"] = (value, "nW m-3", text)
@@ -244,11 +271,11 @@ def _ion_values(
     field = interpolate(clock, magnetic, get.time("ni"), gap=1.0)
     along, across = physics.temperatures(ions.pressure, ions.density, field)
     out = {
-        "ni_ion": (ions.density, "cm-3", "ion number density, background removed"),
-        "vi_gse_ion": (ions.velocity, "km s-1", "ion bulk velocity, background removed, GSE"),
-        "pi_gse_ion": (ions.pressure, "nPa", "ion pressure tensor, background removed, GSE"),
-        "ti_par_ion": (along, "eV", "ion temperature along B, background removed"),
-        "ti_perp_ion": (across, "eV", "ion temperature across B, background removed"),
+        "ni_ion": (ions.density, "cm-3", f"ion number density, {ions.said}"),
+        "vi_gse_ion": (ions.velocity, "km s-1", f"ion bulk velocity, {ions.said}, GSE"),
+        "pi_gse_ion": (ions.pressure, "nPa", f"ion pressure tensor, {ions.said}, GSE"),
+        "ti_par_ion": (along, "eV", f"ion temperature along B, {ions.said}"),
+        "ti_perp_ion": (across, "eV", f"ion temperature across B, {ions.said}"),
     }
     carried = _carried(get, "i", "ion", len(ions.density))
     return out | {f"{k}_ion": v for k, v in carried.items()}

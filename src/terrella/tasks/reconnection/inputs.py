@@ -13,6 +13,7 @@ from terrella.sources import mms, mms_cdf, mms_variables
 from terrella.sources.cdaweb import CdaWeb
 from terrella.sources.mms_table import Tables, read_table
 from terrella.tasks.reconnection.events import EVENTS, Event, chosen
+from terrella.tasks.reconnection.scale import check
 from terrella.types import Job, Opening, Refusal, Refused, Source, Variable
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def open_files(paths: Sequence[Path], options: Any) -> Opening:
         options: ``probe``, ``event``, ``rate``, ``keep_flagged`` matter here.
 
     Raises:
-        Refused: a probe that does not exist, an unknown event, or nothing that can be used.
+        Refused: a B0 or n0 that cannot be, a probe that does not exist, an unknown event, or
+            nothing that can be used.
     """
+    check(options)
     wanted = tuple(dict.fromkeys(options.probe.replace(",", "").replace(" ", "")))
     if bad := [p for p in wanted if p not in "1234"]:
         raise Refused(f"--probe {options.probe}: MMS has probes 1, 2, 3 and 4, not {bad[0]}")
@@ -150,7 +153,7 @@ def _lacking(
 ) -> list[str]:
     lacking = []
     for name, quantity in mms_variables.QUANTITIES.items():
-        if not quantity.required or name in ("ni_bg", "pi_bg"):
+        if not quantity.required:
             continue
         words = mms_variables.RATES[rate][quantity.instrument]
         there = any(quantity.pattern.format(p=probe, r=r) in names for r in words)

@@ -23,6 +23,7 @@ def moments(
     from terrella import product
     from terrella.sources import mms, mms_variables
     from terrella.types import NoData, Product, Refused
+    from terrella.verbs import warnings_as_lines
 
     if rate not in mms_variables.RATES:
         raise Refused(f"--rate {rate}: choose brst or fast")
@@ -36,7 +37,8 @@ def moments(
         held = [v for v in mms_variables.variables(rate) if _held(v.name, probe, rate, names)]
         source = mms.MmsFiles(found, (probe,), rate, keep_flagged)
         record = source.fetch(held, *mms_variables.MISSION)
-        series |= _on_clocks(probe, {k: v for k, v in record.items() if k.startswith("mms")})
+        with warnings_as_lines():
+            series |= _on_clocks(probe, {k: v for k, v in record.items() if k.startswith("mms")})
     if not series:
         raise NoData(f"{inputs[0]}: no {rate} data of FGM, EDP or FPI moments there")
     import xarray as xr
@@ -65,12 +67,18 @@ def _on_clocks(probe: str, record: dict[str, Any]) -> dict[str, Any]:
     from terrella.sources import mms_variables
     from terrella.tasks.reconnection import physics
 
-    ions = [f"mms{probe}_{k}" for k in ("ni", "vi", "pi", "ni_bg", "pi_bg")]
+    ions = [f"mms{probe}_{k}" for k in ("ni", "vi", "pi")]
+    grounds = [record.get(f"mms{probe}_{k}") for k in ("ni_bg", "pi_bg")]
+    fixed = None
     if all(k in record for k in ions):
-        fixed = physics.without_background(*(record[k].values for k in ions))
+        fixed = physics.ions(
+            f"MMS{probe}", *(record[k].values for k in ions),
+            *(None if g is None else g.values for g in grounds),
+        )  # fmt: skip
+    if fixed is not None and fixed.removed:
         for name, values in (("ni", fixed.density), ("vi", fixed.velocity), ("pi", fixed.pressure)):
             made = record[f"mms{probe}_{name}"].copy(data=values.astype(np.float32))
-            made.attrs["long_name"] += ", background removed"
+            made.attrs["long_name"] += f", {fixed.said}; NaN where the background is unknown"
             record[f"mms{probe}_{name}_corrected"] = made
     out: dict[str, Any] = {}
     for name, array in record.items():

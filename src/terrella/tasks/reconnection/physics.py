@@ -6,6 +6,7 @@ n cm-3, V km/s, P nPa, T eV, J uA/m2, J.E nW/m3.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +24,27 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Ions:
-    """Ion moments after the background was taken out."""
+    """Ion moments after the background was taken out.
+
+    Attributes:
+        density: cm-3.
+        velocity: km/s.
+        pressure: nPa.
+        unknown: (time,) True where the background is not known; None from
+            ``without_background``, which is given one.
+        removed: False where none was given and the moments are as measured.
+    """
 
     density: Array
     velocity: Array
     pressure: Array
+    unknown: Array | None = None
+    removed: bool = True
+
+    @property
+    def said(self) -> str:
+        """What was done about the background, for the long names."""
+        return "background removed" if self.removed else "background not given and not removed"
 
 
 def without_background(
@@ -56,6 +73,40 @@ def without_background(
     after = DYNAMIC * left[:, None, None] * _outer(corrected)
     removed = np.asarray(background_pressure, float)[:, None, None] * np.eye(3)
     return Ions(left, corrected, np.asarray(pressure, float) + before - removed - after)
+
+
+def ions(
+    who: str, density: Array, velocity: Array, pressure: Array, background: Array | None,
+    background_pressure: Array | None,
+) -> Ions:  # fmt: skip
+    """Ion moments without their background, as far as it is known; nothing is filled in.
+
+    Args:
+        who: the spacecraft, for the warning.
+        density, velocity, pressure: as for ``without_background``.
+        background, background_pressure: None where there is no such variable.
+
+    Returns:
+        Moments that are NaN where either background is a fill value. Where one of the two is absent
+        or fill throughout, a warning and the moments as measured; ``unknown`` is True there.
+    """
+    known = np.zeros(len(density), bool)
+    if background is not None and background_pressure is not None:
+        known = np.isfinite(background) & np.isfinite(background_pressure)
+        if known.any():
+            bg, bg_pressure = (
+                np.where(known, v, np.nan) for v in (background, background_pressure)
+            )
+            made = without_background(density, velocity, pressure, bg, bg_pressure)
+            return Ions(made.density, made.velocity, made.pressure, ~known)
+    warnings.warn(
+        f"{who} DIS: the ion background (density and pressure) is absent or fill throughout; "
+        "ion moments are left as measured",
+        UserWarning,
+        stacklevel=3,
+    )
+    n, v, p = (np.asarray(a, float) for a in (density, velocity, pressure))
+    return Ions(n, v, p, ~known, removed=False)
 
 
 def temperatures(pressure: Array, density: Array, field: Array) -> tuple[Array, Array]:

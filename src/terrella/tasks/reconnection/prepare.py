@@ -84,6 +84,11 @@ def context(recipe: Any, options: Any) -> tuple[int, int]:
             raise Refused(
                 f"--context {options.context}: must be 1 sample or more; the authors use 32"
             )
+        if options.mode == "published" and options.context != 32:
+            raise Refused(
+                f"--context {options.context}: --mode published resets the state every 32 rows as "
+                "the authors do; leave --context out, or use --mode overlap"
+            )
         return options.context - 1, 0
     if options.mode == "published":
         raise Refused(

@@ -109,18 +109,7 @@ def settle(options: Any, span: tuple[np.datetime64, np.datetime64], seen: Scale 
     Raises:
         Refused: a value that is not positive, or an event at another time.
     """
-    for name, units in (("b0", "nT"), ("n0", "cm-3")):
-        value = getattr(options, name)
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise Refused(
-                f"--{name} {value:g}: must be a positive number of {units}; "
-                f"leave it out to estimate it from the data"
-            )
-    for name in ("b0_error", "n0_error"):
-        value = getattr(options, name)
-        if not 0 <= value < 1:
-            flag = name.replace("_", "-")
-            raise Refused(f"--{flag} {value:g}: is a share, from 0 to less than 1")
+    check(options)
     b0, n0, origin = options.b0, options.n0, "given"
     if options.event and (b0 is None or n0 is None):
         letter = _overlapping(options.event, span)
@@ -137,6 +126,28 @@ def settle(options: Any, span: tuple[np.datetime64, np.datetime64], seen: Scale 
     b_seen, n_seen = (seen.b0, seen.n0) if seen else (float("nan"), float("nan"))
     suspect = seen is not None and abs(np.log(b0 / b_seen)) > SUSPECT * max(seen.b0_error, 0.03)
     return Scale(b0, n0, b0_error, n0_error, origin, b_seen, n_seen, bool(suspect))
+
+
+def check(options: Any) -> None:
+    """Refuse a B0, an n0, an error or a number of draws that cannot be.
+
+    Raises:
+        Refused: says which.
+    """
+    if options.draws < 1:
+        raise Refused(f"--draws {options.draws}: must be 1 or more; 1 is B0 and n0 as they stand")
+    for name, units in (("b0", "nT"), ("n0", "cm-3")):
+        value = getattr(options, name)
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise Refused(
+                f"--{name} {value:g}: must be a positive number of {units}; "
+                f"leave it out to estimate it from the data"
+            )
+    for name in ("b0_error", "n0_error"):
+        value = getattr(options, name)
+        if not 0 <= value < 1:
+            flag = name.replace("_", "-")
+            raise Refused(f"--{flag} {value:g}: is a share, from 0 to less than 1")
 
 
 def factors(scale: Scale, draws: int, seed: int = 0) -> np.ndarray:
