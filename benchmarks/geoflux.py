@@ -32,7 +32,7 @@ def backtest(source: Inputs, issues: int = 3650) -> None:
     time_ = source.series["flux"]["time"].values
     stop = time_[-1] + np.timedelta64(1, "h")
     start = stop - np.timedelta64(issues, "D")
-    options = Options(warmup=30)
+    options = Options()
     taken = []
     for _ in range(RUNS):
         began = time.process_time()

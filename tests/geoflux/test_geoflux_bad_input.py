@@ -11,7 +11,7 @@ import pytest
 from tests.geoflux_scenes import hours, source, write_csv
 
 import terrella
-from terrella.tasks.geoflux.decode import FLAGS, decode
+from terrella.tasks.geoflux.decode import FLAGS, MEANING, decode
 from terrella.tasks.geoflux.inputs import Inputs, open_files, without
 from terrella.tasks.geoflux.prepare import prepare
 from terrella.tasks.geoflux.task import Options, Recipe
@@ -211,9 +211,37 @@ def test_fluence_is_the_flux_of_a_day(model: terrella.Model) -> None:
 
 def test_two_hours_are_too_few(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", 20)
-    job = open_files([path], Options()).jobs[0]
+    with pytest.raises(Refused, match=r"a\.csv: the flux runs from .* a day of it at least"):
+        open_files([path], Options())
+    job = open_files([write_csv(tmp_path / "b.csv", 30)], Options()).jobs[0]
     with pytest.raises(Refused, match="a forecast needs two days"):
         prepare(dict(job.source.series), Recipe(), Options())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"every": 0}, "--every 0: .* divisor of 24"),
+        ({"every": 5}, "--every 5: .* divisor of 24"),
+        ({"alerts": "foo"}, "^--alerts 'foo'"),
+        ({"issue": "2018-06-01T06:30"}, "^--issue .*whole hours"),
+        ({"issue": "2018-06-02:2018-06-01"}, "^--issue .*before the first"),
+        ({"calibrate": "a"}, "^--calibrate 'a'"),
+    ],
+)
+def test_options_are_checked_before_files(options: dict[str, object], says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        open_files([Path("nosuch")], Options(**options))  # type: ignore[arg-type]
+
+
+def test_a_missing_columns_file(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", 60)
+    with pytest.raises(Refused, match=r"gone\.toml: no such file"):
+        open_files([path], Options(columns=str(tmp_path / "gone.toml")))
+
+
+def test_level_shift_owns_up_to_hindsight() -> None:
+    assert "hindsight" in MEANING["level_shift"]
 
 
 def test_no_flux_at_all(tmp_path: Path) -> None:

@@ -61,6 +61,18 @@ def test_a_pair_that_cannot_be_is_refused(text: str) -> None:
         calibrate.pairs(text)
 
 
+def test_recent_days_count_most_and_drift_is_measured() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(2.5, 0.9, len(DAYS))
+    years = np.arange(len(DAYS)) / 365.25
+    y = x - 0.1 * years + rng.normal(0, 0.05, len(DAYS))
+    made = calibrate.fit(x, y, DAYS, "a", "b", kind="straight", draws=5)
+    rest = np.log10(made.apply(10**x)) - y
+    assert calibrate.drift(rest, DAYS) == pytest.approx(0.1, abs=0.01)
+    assert abs(np.median(rest[-200:])) < abs(np.median(rest[:200]))
+    assert np.isnan(calibrate.drift(rest[:30], DAYS[:30]))
+
+
 @pytest.mark.realdata
 def test_goes13_to_goes15_holds_on_years_not_fitted(realdata: Path) -> None:
     from terrella.tasks.geoflux.commands import daily_of
@@ -93,3 +105,23 @@ def test_calibration_fills_gaps_and_is_told(realdata: Path) -> None:
     # What is scored stays the reference's own.
     own = filled.series["truth_flux"]
     assert np.isfinite(own.values).sum() == np.isfinite(plain.series["flux"].values).sum()
+
+
+@pytest.mark.realdata
+def test_the_past_alone_leaves_less_than_equal_weights(
+    realdata: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terrella.tasks.geoflux.commands import daily_of
+
+    folder = realdata / "geoflux"
+    x, day = daily_of(open_source([folder], Options(satellite="goes13")).series["flux"])
+    y, day_y = daily_of(open_source([folder], Options(satellite="goes15")).series["flux"])
+    days, i, j = np.intersect1d(day, day_y, return_indices=True)
+    x, y = x[i], y[j]
+    past = days < np.datetime64("2016-01-01")
+    left = []
+    for memory in (calibrate.MEMORY, 1e9):
+        monkeypatch.setattr(calibrate, "MEMORY", memory)
+        made = calibrate.fit(x, np.where(past, y, np.nan), days, "a", "b", draws=2)
+        left.append(abs(float(np.nanmedian((np.log10(made.apply(10**x)) - y)[~past]))))
+    assert left[0] < left[1] - 0.005

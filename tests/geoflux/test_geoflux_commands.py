@@ -56,7 +56,9 @@ def test_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table["fitted"].tolist() == [True, False]
     assert table["median_log10_ratio"].abs().max() < 0.02
     assert table["median_log10_ratio_before"].min() > 0.08
-    assert "not fitted" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "not fitted" in told and "dex a year" in told
+    assert table["drift_dex_a_year"].abs().max() < 0.01
     assert (out / "goes13_goes15.png").stat().st_size > 5000
 
 
@@ -76,6 +78,7 @@ def test_skill(tmp_path: Path) -> None:
     [
         (["geoflux", "skill", "nosuch.csv"], "no such file"),
         (["geoflux", "calibrate", "nosuch", "--pair", "a"], "write it as goes13:goes15"),
+        (["geoflux", "calibrate", "nosuch", "--pair", "goes13"], "--pair 'goes13'"),
         (["geoflux", "calibrate", "x", "--pair", "a:b", "--kind", "round"], "--kind"),
         (["geoflux", "drivers", "nosuch"], "no such file"),
         (["evaluate", "geoflux", "nosuch"], "no such file"),

@@ -14,6 +14,7 @@ from terrella.types import Refused
 
 ENOUGH = 60  # days that two satellites must share
 SOFT = 0.1  # dex beyond which a day counts as an outlier and pulls linearly
+MEMORY = 365.25  # days; satellites drift, so the latest days count most
 BLOCK = 27  # days of a bootstrap block: neighbouring days are alike
 
 
@@ -56,6 +57,26 @@ class Calibration:
         return {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
+def drift(rest: np.ndarray, day: np.ndarray) -> float:
+    """Change of what a calibration leaves, dex a year: Theil-Sen slope of 27-day medians.
+
+    Args:
+        rest: (days,) log10 of the calibrated flux over the reference's, NaN where missing.
+        day: (days,) datetime64.
+
+    Returns:
+        NaN for fewer than three spells.
+    """
+    known = np.isfinite(rest)
+    block = day.astype("datetime64[D]").astype(int)[known] // BLOCK
+    labels = np.unique(block)
+    if len(labels) < 3:
+        return float("nan")
+    middle = np.array([np.median(rest[known][block == b]) for b in labels])
+    i, j = np.triu_indices(len(labels), 1)
+    return float(np.median((middle[j] - middle[i]) / (labels[j] - labels[i]))) * 365.25 / BLOCK
+
+
 def line(p: np.ndarray, x: np.ndarray, knot: float) -> np.ndarray:
     """A straight line with an optional bend at ``knot``."""
     y: np.ndarray = p[0] + p[1] * x
@@ -64,9 +85,11 @@ def line(p: np.ndarray, x: np.ndarray, knot: float) -> np.ndarray:
 
 def fit(
     x: np.ndarray, y: np.ndarray, day: np.ndarray, satellite: str, reference: str,
-    *, kind: str = "best", draws: int = 200, seed: int = 0,
+    *, kind: str = "best", draws: int = 200, seed: int = 0, flag: str = "--calibrate",
 ) -> Calibration:  # fmt: skip
     """Fit one satellite's daily log10 flux to the reference's, robust to outliers.
+
+    Days count by exp(-age / one year), age back from the last: satellites drift apart.
 
     Args:
         x, y: (days,) log10 daily flux of the satellite and of the reference, NaN where missing.
@@ -75,6 +98,7 @@ def fit(
         kind: ``straight``, ``piecewise``, or ``best``: the bend is kept only if it pays for itself
             (BIC).
         draws, seed: of the bootstrap.
+        flag: the option that asked for it, for messages.
 
     Raises:
         Refused: too few shared days.
@@ -82,28 +106,32 @@ def fit(
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() < ENOUGH:
         raise Refused(
-            f"--calibrate {satellite}:{reference}: they share {int(both.sum())} days; at least "
+            f"{flag} {satellite}:{reference}: they share {int(both.sum())} days; at least "
             f"{ENOUGH} are needed, give files in which both measure"
         )
     x, y, day = x[both], y[both], day[both]
+    number = day.astype("datetime64[D]").astype(int)
+    recent = np.exp((number - number.max()) / MEMORY)
     knots = [float(k) for k in np.quantile(x, [0.2, 0.35, 0.5, 0.65, 0.8])]
-    straight = (_solve(x, y, None), 0.0)
-    bent = min(((_solve(x, y, k), k) for k in knots), key=lambda f: _cost(f[0], x, y, f[1]))
+    straight = (_solve(x, y, None, recent), 0.0)
+    bent = min(
+        ((_solve(x, y, k, recent), k) for k in knots), key=lambda f: _cost(f[0], x, y, f[1], recent)
+    )
     # Days come in spells, so the sample counts as one observation a spell of three.
-    n = len(x) / 3
-    gain = n * np.log(_cost(straight[0], x, y, 0.0) / _cost(bent[0], x, y, bent[1]))
+    n = float(recent.sum() ** 2 / (recent**2).sum()) / 3
+    gain = n * np.log(_cost(straight[0], x, y, 0.0, recent) / _cost(bent[0], x, y, bent[1], recent))
     chosen = {"straight": straight, "piecewise": bent}.get(
         kind, bent if gain > 2 * np.log(n) else straight
     )
     p, knot = np.pad(chosen[0], (0, 3 - len(chosen[0]))), chosen[1]
     middle = np.array([np.median(x)])
     rng = np.random.default_rng(seed)
-    block = (day.astype("datetime64[D]").astype(int)) // BLOCK
+    block = number // BLOCK
     labels, index = np.unique(block, return_inverse=True)
     drawn = []
     for _ in range(draws):
         weight = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)))[index]
-        again = _solve(x, y, knot if len(chosen[0]) == 3 else None, weight)
+        again = _solve(x, y, knot if len(chosen[0]) == 3 else None, weight * recent)
         drawn.append(float((line(again, middle, knot) - middle)[0]))
     lo, hi = np.quantile(drawn, [0.025, 0.975])
     rest = y - line(p, x, knot)
@@ -133,12 +161,13 @@ def _solve(
     return p
 
 
-def _cost(p: np.ndarray, x: np.ndarray, y: np.ndarray, knot: float) -> float:
+def _cost(p: np.ndarray, x: np.ndarray, y: np.ndarray, knot: float, weight: np.ndarray) -> float:
     far = np.abs(y - line(p, x, knot))
-    return float(np.where(far <= SOFT, far**2 / 2, SOFT * (far - SOFT / 2)).mean())
+    each = np.where(far <= SOFT, far**2 / 2, SOFT * (far - SOFT / 2))
+    return float(np.average(each, weights=weight))
 
 
-def pairs(text: str) -> list[tuple[str, str]]:
+def pairs(text: str, flag: str = "--calibrate") -> list[tuple[str, str]]:
     """Read ``goes13:goes15,goes14:goes15``.
 
     Raises:
@@ -148,8 +177,8 @@ def pairs(text: str) -> list[tuple[str, str]]:
     for part in filter(None, text.split(",")):
         satellite, colon, reference = (s.strip().lower() for s in part.partition(":"))
         if not colon or not satellite or not reference or satellite == reference:
-            raise Refused(f"--calibrate {text!r}: write it as goes13:goes15[,goes14:goes15]")
+            raise Refused(f"{flag} {text!r}: write it as goes13:goes15[,goes14:goes15]")
         found.append((satellite, reference))
     if len({r for _, r in found}) > 1:
-        raise Refused(f"--calibrate {text!r}: all satellites must be put on one reference's scale")
+        raise Refused(f"{flag} {text!r}: all satellites must be put on one reference's scale")
     return found

@@ -73,7 +73,7 @@ def calibrate(
 
     if kind not in ("best", "straight", "piecewise"):
         raise Refused(f"--kind {kind!r}: it is best, straight or piecewise")
-    pairs = lines.pairs(pair)
+    pairs = lines.pairs(pair, "--pair")
     rows, figures = [], []
     for satellite, reference in pairs:
         with warnings_as_lines():
@@ -82,7 +82,8 @@ def calibrate(
         days, at_x, at_y = np.intersect1d(day, day_y, return_indices=True)
         x, y = x[at_x], y[at_y]
         fitted = days < (instant(until, "--until") if until else days[-1] + np.timedelta64(1, "D"))
-        made = lines.fit(x, np.where(fitted, y, np.nan), days, satellite, reference, kind=kind)
+        made = lines.fit(x, np.where(fitted, y, np.nan), days, satellite, reference,
+                         kind=kind, flag="--pair")  # fmt: skip
         ratio, before = np.log10(made.apply(10**x)) - y, x - y
         years = days.astype("datetime64[Y]").astype(int) + 1970
         for year in np.unique(years[np.isfinite(ratio)]):
@@ -95,6 +96,11 @@ def calibrate(
                          "fitted": used})  # fmt: skip
             print(f"{satellite}:{reference} {year}: median log10 ratio {after:+.4f} "
                   f"({int(rest.sum())} days{'' if used else ', not fitted'})")  # fmt: skip
+        moved = lines.drift(ratio, days)
+        for row in rows[-len(np.unique(years[np.isfinite(ratio)])) :]:
+            row["drift_dex_a_year"] = round(moved, 4)
+        print(f"{satellite}:{reference} what is left drifts by {moved:+.4f} dex a year: fit anew "
+              "when later days are there")  # fmt: skip
         shared = pd.DataFrame({"x": x, "y": y}).dropna()
         figures.append(save(_figure(made, shared), out / f"{satellite}_{reference}.png"))
     with files.whole(out / "calibration.csv") as scratch:

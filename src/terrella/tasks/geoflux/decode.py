@@ -10,6 +10,7 @@ import xarray as xr
 
 from terrella.tasks.geoflux import conformal, features
 from terrella.tasks.geoflux.checks import FILLED, JUMP, NEGATIVE, TIMES
+from terrella.tasks.geoflux.choices import alerts
 from terrella.tasks.geoflux.daily import DAY_H, DAY_S, HOUR, LEADS
 from terrella.tasks.geoflux.task import FLUX_UNITS, Options, Recipe
 from terrella.types import Outputs, Product, Record, Refused, Span, Windows
@@ -28,10 +29,12 @@ MEANING = {
     "indices_missing": "less than half of Kp or SYM-H in the day before issue",
     "field_missing": "less than half of the satellite's magnetic field in the day before issue",
     "negative_removed": "negative fluxes were removed in the day before issue",
-    "level_shift": "the level of the flux may have jumped in the 27 days before issue",
+    "level_shift": "the level of the flux may have jumped in the 27 days before issue; in a "
+    "back-test this is hindsight: judged by up to 27 days after the jump, issue or not",
     "filled": "gaps were filled from a calibrated satellite in the day before issue",
     "times_repaired": "times were out of order or doubled in the input",
-    "unsteered": "fewer than 30 outcomes had steered the intervals: they are those of training",
+    "unsteered": "fewer than 30 outcomes since the end of training had steered the intervals: they "
+    "are those of training",
 }
 STEERED = 30
 LO, HI = {50: 0.25, 80: 0.1, 95: 0.025}, {50: 0.75, 80: 0.9, 95: 0.975}
@@ -44,8 +47,8 @@ def decode(
 
     Args:
         outputs: of the network, rows as in ``windows``.
-        windows: rows of the record, history before the span included: their outcomes steer the
-            intervals.
+        windows: rows of the record, history before the span included: their outcomes after the
+            end of training steer the intervals.
         record: what was read.
         span: [first, stop) of issue times.
         recipe, options: of the weights and the run.
@@ -60,10 +63,7 @@ def decode(
     """
     assert windows.y is not None
     truth = windows.y["log_flux"].numpy().astype(float)
-    quantile, steered = conformal.quantiles(
-        outputs["mean"].astype(float), outputs["scale"].astype(float), outputs["table"][0],
-        truth, windows.time,
-    )  # fmt: skip
+    quantile, steered = steer(outputs, truth, windows.time)
     inside = (windows.time >= span[0]) & (windows.time < span[1])
     if not inside.any():
         raise Refused(
@@ -86,6 +86,36 @@ def decode(
         calibration=str(flux.get("calibration", "none")),
     )
     return Product(series, events_of(series), {"calibration": flux.get("calibration", [])})
+
+
+def steer(outputs: Outputs, truth: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of each forecast, steered by outcomes that the network did not learn from.
+
+    Errors on days of training are too small, and would make the intervals too narrow. Every hour
+    of the day is steered by forecasts of its own, one a day, so an issue time has the same
+    intervals however often forecasts are issued.
+
+    Args:
+        outputs: of the network, with ``learnt``, days from 1970 to the end of training.
+        truth: (rows, leads) that came true, NaN where unknown.
+        time: (rows,) issue times, increasing.
+
+    Returns:
+        As ``conformal.quantiles``.
+    """
+    learnt = np.datetime64(0, "ns") + (outputs["learnt"].max() * DAY_H).astype(int) * HOUR
+    begins = time[:, None] + (np.array(LEADS) - 1) * DAY_H * HOUR
+    fresh = np.where(begins >= learnt, truth, np.nan)
+    quantile = np.full((*truth.shape, len(conformal.LEVELS)), np.nan)
+    steered = np.zeros(len(time), int)
+    hour = time.astype("datetime64[h]").astype(int) % DAY_H
+    for each in np.unique(hour):
+        rows = hour == each
+        quantile[rows], steered[rows] = conformal.quantiles(
+            outputs["mean"][rows].astype(float), outputs["scale"][rows].astype(float),
+            outputs["table"][0], fresh[rows], time[rows],
+        )  # fmt: skip
+    return quantile, steered
 
 
 def flags_of(windows: Windows, record: Record, steered: np.ndarray) -> np.ndarray:
@@ -124,25 +154,6 @@ def _share(values: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
     total = np.concatenate([[0.0], np.cumsum(values.astype(float))])
     share: np.ndarray = (total[ends] - total[np.maximum(ends - length, 0)]) / length
     return share
-
-
-def alerts(text: str) -> list[tuple[str, float]]:
-    """Read ``flux:1e3,fluence:1e8``.
-
-    Raises:
-        Refused: it is not of that form, or a level is not positive.
-    """
-    found = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        kind, _, level = part.partition(":")
-        try:
-            value = float(level)
-        except ValueError:
-            value = -1.0
-        if kind not in ("flux", "fluence") or not np.isfinite(value) or value <= 0:
-            raise Refused(f"--alerts {text!r}: write it as flux:1e3,fluence:1e8")
-        found.append((kind, value))
-    return found
 
 
 def _series(
@@ -189,7 +200,7 @@ def _series(
     )  # fmt: skip
     made = xr.Dataset(data, coords={"time": time.astype("datetime64[ns]"),
                                     "lead": np.array(LEADS, np.int32)})  # fmt: skip
-    made["time"].attrs.update(long_name="issue time, UTC: nothing at or after it was used")
+    made["time"].attrs.update(long_name="issue time, UTC: no forecast uses data at or after it")
     made["lead"].attrs.update(units="days", long_name="1 is the day that starts at issue time")
     return made
 

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from terrella.sources import columns, goes
-from terrella.sources.base import check_time, instant, no_data
+from terrella.sources.base import check_file, check_time, no_data
 from terrella.tasks.geoflux import calibrate
 from terrella.tasks.geoflux.checks import FILLED, JUMP, checked, jumps
+from terrella.tasks.geoflux.choices import check_options, issue_times
 from terrella.tasks.geoflux.daily import DAY_H, HOUR, daily_log_flux, hours_of, to_hours
 from terrella.tasks.geoflux.task import FLUX_UNITS, INPUTS, Options
 from terrella.types import Job, Opening, Record, Refusal, Refused, Variable
@@ -71,6 +72,7 @@ def open_files(
     Raises:
         Refused: no file can be used, or none holds electron flux.
     """
+    check_options(options)
     paths = [Path(p) for p in paths]
     found, refused, used = read_all(paths, options)
     if not found:
@@ -104,6 +106,7 @@ def read_all(
     """Every series of every file, what was refused, and the files used."""
     known = columns.layouts()
     if options.columns:
+        check_file(Path(options.columns))
         known = columns.layouts(Path(options.columns)) + known
     found: list[columns.Series] = []
     refused: list[Refusal] = []
@@ -313,13 +316,15 @@ def issue_span(source: Inputs, options: Options) -> tuple[np.datetime64, np.date
     """
     time = source.series["flux"]["time"].values
     end = time[-1].astype("datetime64[h]") + HOUR
+    if end - time[0].astype("datetime64[h]") < DAY_H * HOUR:
+        raise Refused(
+            f"{source.where}: the flux runs from {time[0].astype('datetime64[h]')} to {end}; a "
+            "forecast needs a day of it at least, give more files"
+        )
     if not options.issue:
         first = (time[0].astype("datetime64[h]") + DAY_H * HOUR).astype("datetime64[ns]")
         return first, (end + HOUR).astype("datetime64[ns]")
-    first_text, _, last_text = _parts(options.issue)
-    first, last = instant(first_text, "--issue"), instant(last_text or first_text, "--issue")
-    if last < first:
-        raise Refused(f"--issue {options.issue}: the last issue time is before the first")
+    first, last = issue_times(options.issue)
     if first > end or last < time[0] + DAY_H * HOUR:
         raise Refused(
             f"--issue {options.issue}: the flux runs from {time[0].astype('datetime64[h]')} to "
@@ -327,18 +332,6 @@ def issue_span(source: Inputs, options: Options) -> tuple[np.datetime64, np.date
             "than its end"
         )
     return first, np.minimum(last, end.astype("datetime64[ns]")) + np.timedelta64(1, "ns")
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    """Split FIRST:LAST, whose times may hold colons themselves."""
-    if text.count(":") == 1 and "T" not in text:
-        return text.partition(":")
-    middle = [k for k, c in enumerate(text) if c == ":"]
-    for k in middle:
-        head, tail = text[:k], text[k + 1 :]
-        if len(tail) >= 10 and tail[4:5] == "-":
-            return head, ":", tail
-    return text, "", ""
 
 
 def without(source: Inputs, names: Iterable[str]) -> Inputs:

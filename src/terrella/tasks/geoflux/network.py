@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,6 +39,7 @@ class Ensemble(nn.Module):
     driver: Tensor
     usual: Tensor
     table: Tensor
+    learnt: Tensor
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -59,6 +61,7 @@ class Ensemble(nn.Module):
         self.register_buffer("driver", torch.from_numpy(features.driver_of()))
         self.register_buffer("usual", torch.zeros(1))
         self.register_buffer("table", torch.zeros(leads, len(conformal.GRID)))
+        self.register_buffer("learnt", torch.zeros(()))
 
     def fit_scale(self, x: dict[str, Tensor]) -> None:
         """Set the scaling buffers from training rows, NaN left out."""
@@ -87,6 +90,7 @@ class Ensemble(nn.Module):
                 scores.append(score)
         table = conformal.table_of(torch.cat(scores).double().numpy())
         self.table.copy_(torch.from_numpy(table))
+        self.learnt.fill_(learnt_until(windows))
 
     def forward(self, features: Tensor, days: Tensor) -> dict[str, Tensor]:
         """Forecast log10 daily flux.
@@ -97,7 +101,8 @@ class Ensemble(nn.Module):
 
         Returns:
             mean, scale (rows, leads) in dex, of the ensemble; member_mean, member_scale
-            (rows, members, leads); table (rows, leads, grid), the conformal table.
+            (rows, members, leads); table (rows, leads, grid), the conformal table; learnt (rows,),
+            days from 1970 to the end of training.
         """
         last = features[:, self.days]
         base = self.usual.expand(len(last))
@@ -128,6 +133,7 @@ class Ensemble(nn.Module):
             "member_mean": member,
             "member_scale": scale,
             "table": self.table.expand(len(base), *self.table.shape),
+            "learnt": self.learnt.expand(len(base)),
         }
 
     def _dropped(self, rows: int) -> Tensor:
@@ -147,6 +153,7 @@ class PublishedLSTM(nn.Module):
     std: Tensor
     table: Tensor
     spread: Tensor
+    learnt: Tensor
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -156,6 +163,7 @@ class PublishedLSTM(nn.Module):
         self.register_buffer("std", torch.ones(3))
         self.register_buffer("spread", torch.ones(len(LEADS)))
         self.register_buffer("table", torch.zeros(len(LEADS), len(conformal.GRID)))
+        self.register_buffer("learnt", torch.zeros(()))
 
     def fit_scale(self, x: dict[str, Tensor]) -> None:
         """Set the scaling buffers from training rows, NaN left out."""
@@ -183,6 +191,7 @@ class PublishedLSTM(nn.Module):
         self.table.copy_(
             torch.from_numpy(conformal.table_of((error / self.spread).double().numpy()))
         )
+        self.learnt.fill_(learnt_until(windows))
 
     def forward(self, features: Tensor, days: Tensor) -> dict[str, Tensor]:
         """Forecast log10 daily flux from (rows, 5, 3) daily flux, r0 and sum of Kp."""
@@ -196,7 +205,22 @@ class PublishedLSTM(nn.Module):
             "member_mean": mean[:, None],
             "member_scale": scale[:, None],
             "table": self.table.expand(len(mean), *self.table.shape),
+            "learnt": self.learnt.expand(len(mean)),
         }
+
+
+def learnt_until(windows: Sequence[Windows]) -> float:
+    """Days from 1970 to the end of the last target that rows hold; 0 for none.
+
+    Outcomes before it are no test of the network: the run must not steer by them.
+    """
+    ends = [0.0]
+    for part in windows:
+        if part.y is not None:
+            known = torch.isfinite(part.y["log_flux"]).numpy() & part.valid[:, None]
+            day = (part.time - np.datetime64(0, "ns")) / np.timedelta64(1, "D")
+            ends += (day[:, None] + np.array(LEADS))[known].tolist()
+    return max(ends)
 
 
 def build(recipe: Recipe) -> nn.Module:

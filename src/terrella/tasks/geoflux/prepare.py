@@ -27,13 +27,17 @@ SEQUENCE = 5  # days the published network sees
 LAGS = 27  # days an autoregression sees
 EMBARGO = np.timedelta64(4, "D")  # between a member's rows and the fold it leaves out
 STORM_KP, STORM_H = 5.0, 48
+EVER = np.timedelta64(100 * 366, "D")
 SLACK = np.timedelta64(12, "h")
 
 
 def reach(recipe: Recipe, options: Options) -> tuple[np.timedelta64, np.timedelta64]:
-    """History that features and steering need, and the days that verify a forecast."""
-    before = np.timedelta64(features.HISTORY_H, "h") + np.timedelta64(options.warmup, "D")
-    return before, np.timedelta64(max(LEADS) * DAY_H, "h")
+    """All the history there is, and the days that verify a forecast.
+
+    Outcomes steer the intervals from the end of training on. A shorter history would make the
+    intervals of an issue time depend on the span that it was asked for in.
+    """
+    return EVER, np.timedelta64(max(LEADS) * DAY_H, "h")
 
 
 def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
@@ -113,7 +117,7 @@ def issue_ends(hours: np.ndarray, options: Options) -> np.ndarray:
     phase = 0
     if options.issue and "T" in options.issue:
         phase = int(options.issue.split("T")[1][:2])
-    every = max(int(options.every), 1)
+    every = int(options.every)
     offset = hours[0].astype("datetime64[h]").astype(int)
     # Hours since 1970 start at 00 UT, so issue times lie at the same hours of every day.
     ends = np.arange(DAY_H, len(hours) + 1)

