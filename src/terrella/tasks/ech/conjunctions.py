@@ -220,15 +220,16 @@ def conjunctions(
     from terrella import files
     from terrella.tasks.ech.network import KINDS
     from terrella.tasks.ech.plot import comparison
-    from terrella.verbs import say
+    from terrella.verbs import say, warnings_as_lines
 
     if encoder not in KINDS:
         raise Refused(f"--encoder {encoder!r}: choose one of {', '.join(KINDS)}")
     settings = Settings(members=members, epochs=epochs, encoder=encoder)
-    rows = read(file)
+    with warnings_as_lines():
+        rows = read(file)
+        later = _later(test, rows, file) if test is not None else None
     parts = []
     for kind, how in _splits(file, test, leak):
-        later = _later(test, rows, file) if test is not None else None
         table = compare(rows, kind, settings, seed, later=later, note=say)
         parts.append(scores(table, test.name if test else file.name, how, seed=seed))
         shown = parts[-1][["metric", "model", "value", "lo", "hi", "n"]]
