@@ -99,7 +99,11 @@ def test_conjunctions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     rows = cj.read(path)
     np.testing.assert_array_equal(rows.ae[:, -1], _made()["AE_lag00"])  # oldest first
     for train, test in cj.folds(rows, "blocked", 5, 0):
-        assert not set(rows.block[train]) & set(rows.block[test]) and (train ^ test).all()
+        assert not set(rows.block[train]) & set(rows.block[test]) and not (train & test).any()
+        apart = np.abs(rows.time[train][:, None] - rows.time[test]).min(1)
+        assert apart.min() > np.timedelta64(6, "h")
+        out = rows.time[~train & ~test]
+        assert all(np.abs(rows.time[test] - t).min() <= np.timedelta64(6, "h") for t in out)
     assert _run("ech", "conjunctions", str(path), "--out", str(tmp_path / "o"), "--members", "1",
                 "--epochs", "2") == 0  # fmt: skip
     got = pd.read_csv(tmp_path / "o" / "scores.csv")
@@ -116,6 +120,49 @@ def test_conjunctions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (tmp_path / "d.csv").write_text("time,L\n1,2\n")
     with pytest.raises(Refused, match="lacks the column"):
         cj.read(tmp_path / "d.csv")
+
+
+def test_an_embargo_counts_both_ways() -> None:
+    time = np.datetime64("2013-08-01", "ns") + np.arange(0, 48, 2) * np.timedelta64(1, "h")
+    kept = cj.apart(time, time[[10, 9]])  # 18 h and 20 h; the order does not matter
+    np.testing.assert_array_equal(np.flatnonzero(~kept) * 2, np.arange(12, 28, 2))
+
+
+def test_bad_cells_of_conjunctions_cost_their_row_only(tmp_path: Path) -> None:
+    table, path = _made(), tmp_path / "c.csv"
+    table.loc[3, "AE_lag05"] = np.nan
+    table.loc[4, "AE_lag06"] = 0.0
+    table.loc[5, "flux_0"] = 0.0
+    table.loc[6, "flux_0"] = -1.0
+    table.to_csv(path, index=False)
+    with pytest.warns(UserWarning, match=r"1 rows .* the first is AE_lag05 in row 4"):
+        rows = cj.read(path)
+    assert len(rows) == len(table) - 1 and rows.ae.min() == 1.0
+    np.testing.assert_array_equal(rows.flux[[4, 5]], 0)
+    smallest = table["flux_0"][table["flux_0"] > 0].min()
+    np.testing.assert_allclose(cj.logged(rows.flux)[[4, 5]], np.log10(smallest))
+    table.loc[10:800, "L"] = np.inf
+    table.to_csv(path, index=False)
+    with pytest.raises(Refused, match=r"108 whole rows; 200 .* AE_lag05 in row 4"):
+        cj.read(path)
+    table.loc[:, "flux_0"] = 0.0
+    table.assign(L=4.0, AE_lag05=9.0).to_csv(path, index=False)
+    with pytest.raises(Refused, match="no flux_0 is above zero"):
+        cj.read(path)
+
+
+def test_a_later_file_may_hold_earlier_rows(tmp_path: Path) -> None:
+    table = _made()
+    early, late = tmp_path / "early.csv", tmp_path / "late.csv"
+    table[:600].to_csv(early, index=False)
+    table.to_csv(late, index=False)
+    rows = cj.read(early)
+    with pytest.warns(UserWarning, match="600 rows earlier than 6 h after"):
+        later = cj._later(late, rows, early)
+    assert len(later) == 300 and later.time.min() > rows.time.max() + np.timedelta64(6, "h")
+    table[:700].to_csv(late, index=False)
+    with pytest.raises(Refused, match=r"100 rows are left .*must be later"):
+        cj._later(late, rows, early)
 
 
 def test_weighted_scores_equal_repeated_rows() -> None:

@@ -95,6 +95,14 @@ def test_import_refuses_what_is_not_weights(tmp_path: Path) -> None:
     bad.write_bytes(b"cposix\nsystem\n(S'echo x'\ntR.")
     with pytest.raises(Refused, match="weights only"):
         importer.read([bad, good[0]])
+    torch.save({"x": tmp_path}, bad)
+    with pytest.raises(Refused, match=r"objects that are not tensors, which are never loaded\)"):
+        importer.read([bad, good[0]])
+    (tmp_path / "rnd.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(Refused, match="neither a torch checkpoint nor safetensors"):
+        importer.read([tmp_path / "rnd.csv", good[0]])
+    with pytest.raises(Refused, match="no such file"):
+        importer.read([tmp_path / "none.pth", good[0]])
 
 
 @pytest.mark.realdata

@@ -15,7 +15,7 @@ from terrella import product as products
 from terrella import registry, verbs
 from terrella.task import Model, run
 from terrella.tasks.ech import judge
-from terrella.tasks.ech.inputs import export, open_files
+from terrella.tasks.ech.inputs import REACH, export, open_files
 from terrella.tasks.ech.model import Lean
 from terrella.tasks.ech.network import KINDS
 from terrella.tasks.ech.plot import reliability_figure
@@ -53,6 +53,11 @@ def _windows(model: Model, files: list[Path], options: Options) -> Windows:
     job = open_files(files, options).jobs[0]
     before = TASK.reach(SMALL, options)[0]
     return prepare(job.source.fetch(INPUTS, job.start - before, job.stop), SMALL, options)
+
+
+def _windows_of(path: Path, options: Options) -> Windows:
+    job = open_files([path], options).jobs[0]
+    return prepare(job.source.fetch(INPUTS, job.start - REACH, job.stop), SMALL, options)
 
 
 def test_files_hold_what_was_simulated(
@@ -139,6 +144,59 @@ def test_one_instant(model: Model, files: list[Path]) -> None:
     job = open_files(files[:1], early).jobs[0]
     with pytest.raises(Refused, match=r"SME begins .*48 h"):
         run(model, job.source, job.start, job.stop, early)
+    late = Options(grid=GRID, at="2014-01-01T06:30")
+    job = open_files(files[:1], late).jobs[0]
+    with pytest.raises(Refused, match=r"SME ends at .*give a later file"):
+        run(model, job.source, job.start, job.stop, late)
+
+
+@pytest.mark.parametrize(("cadence", "at"), [("1min", "06:30:30"), ("5min", "06:33")])
+def test_a_value_is_held_over_the_edge(
+    files: list[Path], tmp_path: Path, cadence: str, at: str
+) -> None:
+    table = _table(files)[:: int(cadence[0])]
+    path = tmp_path / "indices.csv"
+    table.to_csv(path, index=False)
+    windows = _windows_of(path, Options(grid=GRID, at=f"2013-01-01T{at}"))
+    assert windows.valid.all() and not windows.extra["flag"].any()
+    place = table["Date_UTC"].searchsorted("2012-12-30T06:30:00")
+    assert float(windows.x["sme_hourly"][0, 0]) == pytest.approx(table["SME"].iloc[place])
+    assert float(windows.x["sme_fast"][0, -1]) == pytest.approx(
+        table["SME"].iloc[table["Date_UTC"].searchsorted("2013-01-01T06:30:00")]
+    )
+
+
+def test_an_orbit_between_the_minutes(files: list[Path], tmp_path: Path) -> None:
+    time = pd.date_range("2013-01-01T10:02:30", periods=20, freq="30s")
+    rows = pd.DataFrame({"time": time, "L": 5.0, "MLT": 3.0, "MLAT_deg": 1.0})
+    rows.to_csv(tmp_path / "orbit.csv", index=False)
+    table = _table(files)[::5]
+    table.to_csv(tmp_path / "five.csv", index=False)
+    windows = _windows_of(tmp_path / "five.csv", Options(orbit=str(tmp_path / "orbit.csv")))
+    assert len(windows.time) == 20 and windows.valid.all()
+    rows.assign(L=np.nan).to_csv(tmp_path / "orbit.csv", index=False)
+    with pytest.raises(Refused, match=r"orbit\.csv: no place is known .* L is missing in every"):
+        open_files([tmp_path / "five.csv"], Options(orbit=str(tmp_path / "orbit.csv")))
+
+
+def test_a_gap_over_the_edge_is_bridged_alike(files: list[Path], tmp_path: Path) -> None:
+    table = _table(files)
+    whole = (table["Date_UTC"] < "2012-12-30T06:20:00") | (table["Date_UTC"] > "2012-12-30T06:40")
+    table[whole].to_csv(tmp_path / "gap.csv", index=False)
+    got = []
+    for at in ("06:30", "06:25"):
+        options = Options(grid=GRID, at=f"2013-01-01T{at}", bridge=30)
+        windows = _windows_of(tmp_path / "gap.csv", options)
+        assert windows.valid.all() and windows.extra["flag"][0] & 4
+        got.append(float(windows.x["sme_hourly"][0, 0]))
+    job = open_files([tmp_path / "gap.csv"], options).jobs[0]
+    start = np.datetime64("2012-12-30T05:30", "ns")
+    every = dataclasses.replace(job.source, every=np.timedelta64(5, "m"))  # type: ignore[type-var]
+    fetched = every.fetch(INPUTS, start, job.stop)
+    long = prepare(fetched, SMALL, options)
+    np.testing.assert_allclose(long.x["sme_hourly"][-1, 0], got[1])
+    with pytest.raises(Refused, match=r"gap of 2[01] min"):
+        _windows_of(tmp_path / "gap.csv", dataclasses.replace(options, bridge=5))
 
 
 def _table(files: list[Path]) -> pd.DataFrame:
@@ -177,6 +235,7 @@ def test_a_gap_refuses_only_what_it_touches(
         (lambda t: t.assign(SME=-t["SME"]), "SME is -"),
         (lambda t: t.iloc[::10], "every 10 min"),
         (lambda t: t.iloc[::60], "--hourly"),
+        (lambda t: t.assign(SYM_H=99999), "SYM_H holds fill values only"),
         (lambda t: t.drop(columns="SME"), r"no SME \(or AE\)"),
     ],
 )

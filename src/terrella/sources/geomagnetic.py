@@ -96,6 +96,12 @@ def merge(paths: Sequence[Path | str], columns: Sequence[str] = (),
         rows = [(k, part[o]) for k, o in enumerate(options) for part in parts if o in part]
         rows = [(k, s) for k, s in rows if np.isfinite(s.values).any()]
         if not rows:
+            empty = [part[o] for part in parts for o in options if o in part]
+            if empty:
+                raise Refused(
+                    f"{empty[0].attrs['source']}: {empty[0].name} holds fill values only; "
+                    f"add a file with values of {'SME (or AE)' if name == 'SME' else 'SYM-H'}"
+                )
             have = sorted({n for part in parts for n in part})
             raise Refused(
                 f"{', '.join(map(str, paths))}: no {'SME (or AE)' if name == 'SME' else 'SYM-H'}, "

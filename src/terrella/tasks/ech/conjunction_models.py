@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 LAGS = 36
+LEAST_AE = 1.0  # nT
+EMBARGO = np.timedelta64(6, "h")  # twice the AE history: no input of one side is seen by the other
 QUIET = 0.2  # lowest share of the training fluxes that counts as no precipitation
 MODELS = ("terrella", "climatology", "ridge", "lightgbm")
 
@@ -23,7 +25,8 @@ class Conjunctions:
 
     Attributes:
         time: (rows,). L: (rows,). MLT: (rows,) h. ae: (rows, 36) nT, oldest first, 5 min apart.
-        flux: (rows,) 0-degree electron flux. block: (rows,) number of its 27 days.
+        flux: (rows,) 0-degree electron flux, 0 where nothing was counted.
+        block: (rows,) number of its 27 days.
     """
 
     time: NDArray[np.datetime64]
@@ -53,6 +56,18 @@ class Settings:
     encoder: str = "attention-lstm"
 
 
+def logged(flux: Floats) -> Floats:
+    """log10 flux; one of 0 counts as the smallest seen."""
+    return np.asarray(np.log10(np.maximum(flux, flux[flux > 0].min(initial=np.inf))))
+
+
+def apart(time: NDArray[np.datetime64], other: NDArray[np.datetime64]) -> Mask:
+    """(rows,) whether each time is more than the embargo from every one of ``other``."""
+    edge = np.sort(other)
+    near = np.searchsorted(edge, time + EMBARGO, "right") > np.searchsorted(edge, time - EMBARGO)
+    return np.asarray(~near)
+
+
 def _place(rows: Conjunctions) -> Floats:
     angle = rows.MLT * np.pi / 12
     return np.stack([rows.L, np.cos(angle), np.sin(angle)], -1)
@@ -66,7 +81,7 @@ def fit(name: str, train: Conjunctions, settings: Settings, seed: int
     fitter: dict[str, Callable[..., Any]] = {
         "terrella": _network, "climatology": _climatology, "ridge": _ridge, "lightgbm": _trees,
     }  # fmt: skip
-    return threshold, fitter[name](train, seen, np.log10(train.flux), settings, seed)
+    return threshold, fitter[name](train, seen, logged(train.flux), settings, seed)
 
 
 def _climatology(
@@ -144,7 +159,8 @@ def _member(train: Conjunctions, seen: Mask, value: Floats, settings: Settings, 
     x = _tensors(train)
     o = torch.from_numpy(seen.astype(np.float32)).unsqueeze(1)
     a = torch.from_numpy(np.where(seen, value, np.nan).astype(np.float32)).unsqueeze(1)
-    learn, check = np.flatnonzero(~held), torch.from_numpy(np.flatnonzero(held))
+    learn = np.flatnonzero(~held & apart(train.time, train.time[held]))
+    check = torch.from_numpy(np.flatnonzero(held))
     network = TwoStage(
         {"ae": (LAGS, 1)}, 3, encoder=settings.encoder, width=settings.width, joint=settings.joint,
         direct=settings.direct, dropout=settings.dropout, share=False,

@@ -7,6 +7,7 @@ is scored beside the blocked one to show by how much.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,25 +18,33 @@ import typer
 from numpy.typing import NDArray
 
 from terrella.tasks.ech.conjunction_models import (
+    EMBARGO,
     LAGS,
+    LEAST_AE,
     MODELS,
     Conjunctions,
     Floats,
     Mask,
     Settings,
+    apart,
     fit,
+    logged,
 )
 from terrella.types import Refused
 
 DAYS = 27.0  # of a block: one solar rotation
 LEVEL = 0.9
+FEWEST = 200
 
 
 def read(path: Path) -> Conjunctions:
     """Read a conjunction file: time, L, MLT, flux_0, AE_lag00 (newest) to AE_lag35.
 
+    Rows with a missing value are left out, with a warning. AE is at least 1 nT (its log is an
+    input); a flux of 0 or below is one where nothing was seen.
+
     Raises:
-        Refused: not such a file.
+        Refused: not such a file, or under 200 rows are left.
     """
     if not path.is_file():
         raise Refused(f"{path}: no such file")
@@ -50,9 +59,27 @@ def read(path: Path) -> Conjunctions:
         raise Refused(
             f"{path}: cannot be read as conjunctions ({str(error).splitlines()[0][:100]})"
         ) from None
-    if len(table) < 200 or not np.isfinite(numbers).all() or (numbers[:, 2:] <= 0).any():
-        raise Refused(f"{path}: {len(table)} rows; 200 are needed, with positive fluxes and AE")
-    stamp = time.to_numpy("datetime64[ns]")
+    wrong = np.column_stack([time.isna(), ~np.isfinite(numbers)])
+    good = ~wrong.any(1)
+    first_bad = ""
+    if not good.all():
+        row, column = np.argwhere(wrong)[0]
+        first_bad = f"the first is {needed[column]} in row {row + 1}"
+    if good.sum() < FEWEST:
+        raise Refused(
+            f"{path}: {good.sum()} whole rows; {FEWEST} are needed"
+            + (f" ({(~good).sum()} have a value missing: {first_bad})" if first_bad else "")
+        )
+    if first_bad:
+        warnings.warn(
+            f"{path}: {(~good).sum()} rows with a value missing are left out; {first_bad}",
+            stacklevel=2,
+        )
+    stamp, numbers = time.to_numpy("datetime64[ns]")[good], numbers[good]
+    numbers[:, 2] = np.maximum(numbers[:, 2], 0)
+    numbers[:, 3:] = np.maximum(numbers[:, 3:], LEAST_AE)
+    if not (numbers[:, 2] > 0).any():
+        raise Refused(f"{path}: no flux_0 is above zero; nothing was seen in any row")
     block = (stamp - stamp.min()) // np.timedelta64(int(DAYS * 24), "h")
     return Conjunctions(stamp, numbers[:, 0], numbers[:, 1], numbers[:, :2:-1], numbers[:, 2],
                         block.astype(np.int64))  # fmt: skip
@@ -64,7 +91,10 @@ def _take(rows: Conjunctions, keep: Mask | NDArray[np.int64]) -> Conjunctions:
 
 
 def folds(rows: Conjunctions, kind: str, count: int, seed: int) -> Iterator[tuple[Mask, Mask]]:
-    """(train, test) masks: ``blocked`` keeps each 27 days on one side, ``random`` does not."""
+    """(train, test) masks: ``blocked`` keeps each 27 days on one side, ``random`` does not.
+
+    Rows within 6 h of a blocked test row are in neither: they share its AE and its injection.
+    """
     rng = np.random.default_rng(seed)
     if kind == "random":
         part = rng.permutation(len(rows)) % count
@@ -72,7 +102,8 @@ def folds(rows: Conjunctions, kind: str, count: int, seed: int) -> Iterator[tupl
         labels, index = np.unique(rows.block, return_inverse=True)
         part = (rng.permutation(len(labels)) % count)[index]
     for k in range(count):
-        yield part != k, part == k
+        test = part == k
+        yield (~test if kind == "random" else ~test & apart(rows.time, rows.time[test])), test
 
 
 def compare(rows: Conjunctions, kind: str, settings: Settings, seed: int = 0, count: int = 5,
@@ -89,7 +120,7 @@ def compare(rows: Conjunctions, kind: str, settings: Settings, seed: int = 0, co
         else [(_take(rows, a), _take(rows, b)) for a, b in folds(rows, kind, count, seed)]
     )  # fmt: skip
     for k, (train, test) in enumerate(pairs):
-        table: dict[str, Any] = {"block": test.block, "value": np.log10(test.flux)}
+        table: dict[str, Any] = {"block": test.block, "value": logged(test.flux)}
         for name in MODELS:
             note(f"{kind} fold {k + 1} of {len(pairs)}: {name}")
             threshold, predictor = fit(name, train, settings, seed)
@@ -154,9 +185,16 @@ def _splits(file: Path, test: Path | None, leak: bool) -> list[tuple[str, str]]:
 
 def _later(test: Path, rows: Conjunctions, file: Path) -> Conjunctions:
     later = read(test)
-    if later.time.min() <= rows.time.max():
-        raise Refused(f"{test}: begins {later.time.min()}, before {file} ends; it must be later")
-    return later
+    keep = later.time > rows.time.max() + EMBARGO
+    what = f"{(~keep).sum()} rows earlier than 6 h after {file} ends"
+    if keep.sum() < FEWEST:
+        raise Refused(
+            f"{test}: {keep.sum()} rows are left without {what}; it must be later, "
+            f"by {FEWEST} rows or more"
+        )
+    if not keep.all():
+        warnings.warn(f"{test}: {what} are left out", stacklevel=2)
+    return _take(later, keep)
 
 
 def conjunctions(
@@ -182,15 +220,16 @@ def conjunctions(
     from terrella import files
     from terrella.tasks.ech.network import KINDS
     from terrella.tasks.ech.plot import comparison
-    from terrella.verbs import say
+    from terrella.verbs import say, warnings_as_lines
 
     if encoder not in KINDS:
         raise Refused(f"--encoder {encoder!r}: choose one of {', '.join(KINDS)}")
     settings = Settings(members=members, epochs=epochs, encoder=encoder)
-    rows = read(file)
+    with warnings_as_lines():
+        rows = read(file)
+        later = _later(test, rows, file) if test is not None else None
     parts = []
     for kind, how in _splits(file, test, leak):
-        later = _later(test, rows, file) if test is not None else None
         table = compare(rows, kind, settings, seed, later=later, note=say)
         parts.append(scores(table, test.name if test else file.name, how, seed=seed))
         shown = parts[-1][["metric", "model", "value", "lo", "hi", "n"]]

@@ -5,6 +5,7 @@ Nothing is unpickled: a checkpoint is read as weights only, or as safetensors.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ def read(paths: Sequence[Path]) -> tuple[dict[str, Tensor], Recipe, dict[str, An
     }  # fmt: skip
 
 
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file holds no weights, in words of ours: the libraries' run over many lines."""
+    if not path.is_file():
+        return "no such file"
+    if path.suffix == ".safetensors":
+        return "it is no safetensors file, or damaged"
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if head[:2] != b"PK" and head[:1] != b"\x80":
+        return "it is neither a torch checkpoint nor safetensors"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds objects that are not tensors, which are never loaded"
+    return f"the checkpoint is damaged: {type(error).__name__}"
+
+
 def _state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
@@ -63,7 +79,7 @@ def _state(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file fails in many ways, each of them a refusal
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = _reason(path, error)
         raise Refused(f"{path}: cannot be read as weights only ({reason}); ask for a state_dict "
                       "or safetensors file") from None  # fmt: skip
     for key in WRAPPERS:

@@ -25,6 +25,7 @@ MINUTE = np.timedelta64(60_000_000_000, "ns")
 REACH = REACH_MINUTES * MINUTE
 POINTS_A_JOB = 2_000_000  # points of one piece of a map: what is held in memory at once
 ROWS_A_JOB = 50_000
+LONGEST = 43_200  # minutes: beyond a month no longer bridge makes the margin any wider
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Places:
         grid: text of the grid, for a map.
         every: step between instants of a map; of an orbit, the least step (0 keeps all).
         anchor: instant that the steps count from.
+        margin: minutes of indices fetched on either side, for ``prepare``.
     """
 
     record: Record
@@ -44,13 +46,25 @@ class Places:
     grid: str
     every: np.timedelta64
     anchor: np.datetime64
+    margin: int = 6
 
     def fetch(self, variables: Sequence[Variable], start: np.datetime64, stop: np.datetime64
               ) -> Record:  # fmt: skip
-        """Indices over [start, stop) and places over [start + 48 h, stop): those with a history."""
+        """Indices over [start, stop) and places over [start + 48 h, stop): those with a history.
+
+        The indices come with a margin, so that a value held over an edge, or a gap bridged across
+        it, is the same wherever the span begins and ends. Their attrs ``begins`` and ``ends`` tell
+        what the files hold.
+        """
         first = start.astype("datetime64[ns]") + REACH
         found = {n: self.record[n] for n in ("SME", "SYM_H")}
-        found = {n: _cut(s, start, stop) for n, s in found.items()}
+        more = self.margin * MINUTE
+        found = {
+            n: _cut(s, start - more, stop + more).assign_attrs(
+                begins=str(s["time"].values[0]), ends=str(s["time"].values[-1])
+            )
+            for n, s in found.items()
+        }
         if self.orbit is None:
             return found | _spread(parse_grid(self.grid), self.grid, self._instants(first, stop))
         along = {n: _cut(s, first, stop) for n, s in self.orbit.items()}
@@ -78,6 +92,12 @@ class Places:
 def _cut(series: xr.DataArray, start: np.datetime64, stop: np.datetime64) -> xr.DataArray:
     time = series["time"].values
     return series[(time >= start) & (time < stop)]
+
+
+def margin_of(record: Record, options: Options) -> int:
+    """Minutes beyond a span that may touch it: the longest bridge, or the hold of one value."""
+    cadence = max(float(record[n].attrs.get("cadence", 60)) / 60 for n in ("SME", "SYM_H"))
+    return int(np.ceil(max(min(options.bridge, LONGEST), cadence, 5))) + 1
 
 
 def _spread(grid: Grid, text: str, time: NDArray[np.datetime64]) -> Record:
@@ -117,6 +137,7 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
     record = merge(lists, columns, origin)
     for series in record.values():  # a wrong cadence is refused before anything is computed
         by_minute(series[:2], series["time"].values[0], 1, options.bridge, options.hourly)
+    margin = margin_of(record, options)
     first = max(s["time"].values[0] for s in record.values())
     last = min(s["time"].values[-1] for s in record.values())
     if orbits:
@@ -124,7 +145,7 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
     grid = options.grid or STATED_GRID
     if options.at:
         moment = instant(options.at, "--at")
-        single = Places(record, None, grid, MINUTE, moment)
+        single = Places(record, None, grid, MINUTE, moment, margin)
         return Opening(
             (Job(_stem(lists[0]) + "_map", single, moment, moment + MINUTE, tuple(given)),)
         )
@@ -136,7 +157,7 @@ def open_files(paths: Iterable[Path], options: Options) -> Opening:
             f"{', '.join(p.name for p in lists)}: the indices run from {str(first)[:16]} to "
             f"{str(last)[:16]}, too short for the 48 h of history that any instant needs"
         )
-    source = Places(record, None, grid, every, anchor)
+    source = Places(record, None, grid, every, anchor, margin)
     edges = [*np.arange(begin, last, rows * every), last + MINUTE]
     stem = _stem(lists[0]) + "_map"
     jobs = [Job(stem, source, a, b, tuple(given)) for a, b in pairwise(edges)]
@@ -156,8 +177,15 @@ def _orbit_jobs(orbits: list[Path], lists: list[Path], record: Record, options: 
                 f"{path}: runs from {str(time[0])[:16]} to {str(time[-1])[:16]}, the indices serve "
                 f"{str(first + REACH)[:16]} to {str(last)[:16]} (48 h after they begin)"
             )
+        known = np.isfinite([along[n].values[inside] for n in ("L", "MLT", "MLAT")])
+        if not known.all(0).any():
+            lacking = [n for n, k in zip(("L", "MLT", "MLAT"), known, strict=True) if not k.any()]
+            raise Refused(
+                f"{path}: no place is known where the indices serve it; "
+                f"{' and '.join(lacking) or 'L, MLT or MLAT'} is missing in every row"
+            )
         anchor = time[0].astype("datetime64[D]").astype("datetime64[ns]")
-        source = Places(record, along, "", every, anchor)
+        source = Places(record, along, "", every, anchor, margin_of(record, options))
         span = time[inside]
         cuts = [*span[::ROWS_A_JOB], span[-1] + np.timedelta64(1, "ns")]
         jobs += [Job(_stem(path), source, a, b, (*lists, path)) for a, b in pairwise(cuts)]

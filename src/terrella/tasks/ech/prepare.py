@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 
 from terrella.sources.geomagnetic import by_minute
@@ -13,7 +14,7 @@ from terrella.tasks.ech.features import (
     history_features,
     place_features,
 )
-from terrella.tasks.ech.inputs import MINUTE, REACH
+from terrella.tasks.ech.inputs import MINUTE, REACH, margin_of
 from terrella.tasks.ech.task import Options, Recipe
 from terrella.types import Record, Refused, Windows
 
@@ -41,8 +42,9 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
     """
     time = record["L"]["time"].values.astype("datetime64[ns]")
     first = min(time[0].astype("datetime64[m]"), time[-1].astype("datetime64[m]")) - REACH
-    first = first.astype("datetime64[ns]")
-    minutes = int((time.max() - first) // MINUTE) + 1
+    margin = margin_of(record, options)  # a gap may be bridged across either edge
+    first = first.astype("datetime64[ns]") - margin * MINUTE
+    minutes = int((time.max() - first) // MINUTE) + 1 + margin
     series = {
         n: by_minute(record[n], first, minutes, options.bridge, options.hourly)
         for n in ("SME", "SYM_H")
@@ -116,13 +118,20 @@ def _why(series: dict[str, tuple[NDArray[np.floating], NDArray[np.uint8]]], reco
          first: np.datetime64, at: NDArray[np.int64], options: Options) -> str:  # fmt: skip
     """One line on why the first instant has no whole history."""
     instant_ = first + at[0] * MINUTE
+    oldest = instant_ - REACH
     for name, (value, _) in series.items():
-        have = record[name]["time"].values
-        if len(have) == 0 or have[0] > first + 5 * MINUTE:
-            begin = f"begins {str(have[0])[:16]}" if len(have) else "has no values there"
+        where = f"{record[name].attrs.get('source')}: {name}"
+        begins, ends = _extent(record[name])
+        hold = np.timedelta64(int(float(record[name].attrs["cadence"])), "s")
+        if ends + hold <= instant_:
             return (
-                f"{record[name].attrs.get('source')}: {name} {begin}, but {str(instant_)[:16]} "
-                f"needs its history from {str(first)[:16]} on (48 h); give an earlier file"
+                f"{where} ends at {str(ends)[:16]}, but {str(instant_)[:16]} needs its history up "
+                "to that instant; give a later file"
+            )
+        if begins > oldest:
+            return (
+                f"{where} begins {str(begins)[:16]}, but {str(instant_)[:16]} needs its history "
+                f"from {str(oldest)[:16]} on (48 h); give an earlier file"
             )
         for what, steps in (("5 h", FAST_STEPS), ("48 h", HOURLY_STEPS)):
             lost = np.flatnonzero(np.isnan(value[at[0] + steps]))
@@ -132,8 +141,15 @@ def _why(series: dict[str, tuple[NDArray[np.floating], NDArray[np.uint8]]], reco
                 lo = known[known < k].max(initial=-1) + 1
                 hi = known[known > k].min(initial=len(value))
                 return (
-                    f"{record[name].attrs.get('source')}: {name} has a gap of {hi - lo} min from "
+                    f"{where} has a gap of {hi - lo} min from "
                     f"{str(first + lo * MINUTE)[:16]}, in the last {what} before "
                     f"{str(instant_)[:16]}; up to {options.bridge:g} min are bridged (--bridge)"
                 )
     return f"no instant from {str(instant_)[:16]} on has a whole history"
+
+
+def _extent(series: xr.DataArray) -> tuple[np.datetime64, np.datetime64]:
+    """First and last time in the files, or, of a record made in memory, in the series."""
+    have = series["time"].values
+    begins, ends = (series.attrs.get(k) or have[e] for k, e in (("begins", 0), ("ends", -1)))
+    return np.datetime64(begins, "ns"), np.datetime64(ends, "ns")
