@@ -129,12 +129,13 @@ def open_archive(paths: Iterable[Path], join_days: bool) -> Opening:
     return Opening(tuple(jobs), tuple(refused))
 
 
-def inspect(path: Path) -> PoesFile:
+def inspect(path: str | Path) -> PoesFile:
     """Look up a file's satellite and span.
 
     Raises:
         Refused: not a SEM-2 file, damaged, or its time is not usable.
     """
+    path = Path(path)
     with _reader(path) as read_one:
         time = _time(read_one, path)
         by_code = _satellite(read_one, path)
