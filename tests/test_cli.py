@@ -15,6 +15,7 @@ import pytest
 from terrella import registry
 from terrella.cli import main
 from terrella.sources import poes
+from terrella.sources.sem2 import FLUX as VARIABLES
 from terrella.types import Record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -135,7 +136,7 @@ def make_bad(kind: str, record: Record, folder: Path) -> Path:
         if kind == "no E4":
             del file["mep_ele_tel0_flux_e4"]
         elif kind == "all fills":
-            for name in poes.FLUX.values():
+            for name in VARIABLES.values():
                 file[name][...] = -999.0
         elif kind == "NaN flux":
             file["mep_ele_tel90_flux_e2"][50:60] = np.nan

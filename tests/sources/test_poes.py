@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from terrella.sources import poes
+from terrella.sources.sem2 import FLUX as VARIABLES
+from terrella.sources.sem2 import NAMES
 from terrella.tasks.precipitation.simulate import simulate
 from terrella.tasks.precipitation.task import FLUX, INPUTS
 from terrella.types import NoData, Record, Refused
@@ -99,7 +101,7 @@ def test_classic_netcdf_is_read_too(record: Record, tmp_path: Path) -> None:
         file.createDimension("record", n)
         time = record["L"]["time"].to_numpy()[:n].astype("M8[ms]").astype("i8").astype("f8")
         file.createVariable("time", "d", ("record",))[:] = time
-        for name, there in poes.NAMES.items():
+        for name, there in NAMES.items():
             kind = "b" if name == "ifc" else "f"
             file.createVariable(there, kind, ("record",))[:] = record[name].to_numpy()[:n]
     back = everything(path)
@@ -193,7 +195,7 @@ def test_bad_files_are_refused(
 
 def test_all_fills_are_refused(sem2: Callable[..., Path]) -> None:
     def fill(file: h5py.File) -> None:
-        for name in poes.FLUX.values():
+        for name in VARIABLES.values():
             file[name][...] = -999.0
 
     with pytest.raises(Refused, match="every flux is a fill"):

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from terrella.sources.base import iso
-from terrella.sources.poes import CADENCE
+from terrella.sources.sem2 import CADENCE
 from terrella.steps.clean import breaks
 from terrella.steps.events import Runs, hysteresis, join
 from terrella.tasks.precipitation import capannolo

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from terrella.sources.poes import CADENCE, open_archive
+from terrella.sources.poes import open_archive
+from terrella.sources.sem2 import CADENCE
 from terrella.steps.clean import breaks, spans
 from terrella.steps.window import as_tensor, centre, slide
 from terrella.tasks.precipitation.task import FLUX, Options, Recipe
