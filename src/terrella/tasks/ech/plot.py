@@ -122,13 +122,18 @@ def _keys(made: Any, drawn: Any, series: xr.Dataset, mean: Floats, at: int) -> N
     first = made.add_subplot(drawn[2, :])
     indices(first, series)
     second = made.add_subplot(drawn[3, :], sharex=first)
-    second.plot(time, mean, color=COLOURS[2])
+    second.plot(time, mean, color=COLOURS[2], marker=_marker(time))
     second.set(ylabel="mean\nprobability", ylim=(0, None))
     for axis in (first, second):
         axis.axvline(time[at], color="0.4", lw=0.8, ls="--")
-        if len(time) > 1:
-            axis.set_xlim(time[0], time[-1])
+        edge = np.timedelta64(30 if len(time) == 1 else 0, "m")
+        axis.set_xlim(time[0] - edge, time[-1] + edge)
         time_axis(axis)
+
+
+def _marker(time: np.ndarray) -> str:
+    """One instant is a point: a line through it would not be seen."""
+    return "o" if len(time) == 1 else ""
 
 
 def indices(axis: Any, series: xr.Dataset) -> None:
@@ -136,9 +141,10 @@ def indices(axis: Any, series: xr.Dataset) -> None:
     if "SME" not in series:
         return
     time = series["time"].values
-    axis.plot(time, series["SME"], color=COLOURS[1], label="SME")
+    mark = _marker(time)
+    axis.plot(time, series["SME"], color=COLOURS[1], marker=mark, label="SME")
     other = axis.twinx()
-    other.plot(time, series["SYM_H"], color=COLOURS[0], label="SYM-H")
+    other.plot(time, series["SYM_H"], color=COLOURS[0], marker=mark, label="SYM-H")
     other.grid(False)
     other.spines["right"].set_visible(True)
     axis.set_ylabel("SME (nT)", color=COLOURS[1])

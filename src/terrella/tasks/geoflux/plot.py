@@ -143,6 +143,7 @@ def backtest(series: xr.Dataset) -> Any:
                 np.isfinite(seen), (seen > level).astype(float), np.nan))  # fmt: skip
             right.set_ylabel("frequency")
     axes[0, 0].legend(loc="lower left", ncols=3, fontsize=7)
+    made.suptitle(f"Forecasts and what came true, {series.attrs.get('satellite', '')}")
     axes[-1, 1].set_xlabel(f"forecast probability\n({_label(name)})" if name else "")
     return made
 
