@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from terrella import registry
+from terrella.archive.choices import Scale
 from terrella.flags import with_flags
 from terrella.types import Refused
 
@@ -73,8 +74,9 @@ def _command(verb: str, name: str) -> Any:
 
     task = registry.get(name)
     if verb == "run":
+        inner = with_flags(verbs.run(task), Scale, "scale", "Archives and clusters")
         function = with_flags(
-            verbs.run(task), task.options, "options", f"What {name} may choose", optional=True
+            inner, task.options, "options", f"What {name} may choose", optional=True
         )
     elif verb == "evaluate":
         inner = with_flags(

@@ -77,12 +77,7 @@ class Stream:
         series = product.series
         if not self.pieces:
             self._scratch = self._stack.enter_context(files.whole(self.path))
-            series.to_netcdf(
-                self._scratch,
-                engine="h5netcdf",
-                encoding=_encoding(series),
-                unlimited_dims=["time"] if self.grows else [],
-            )
+            save_series(series, self._scratch, grows=self.grows)
         else:
             self._grow(series)
         self.pieces += 1
@@ -110,10 +105,10 @@ class Stream:
         written = [self.path]
         if self._events:
             written.append(self.path.with_suffix(".csv"))
-            _write_table(pd.concat(self._events), written[-1])
+            save_table(pd.concat(self._events), written[-1])
         for name, tables in self._tables.items():
             written.append(self.tables_in / f"{name}.csv")
-            _write_table(pd.concat(tables), written[-1])
+            save_table(pd.concat(tables), written[-1])
         return written
 
 
@@ -125,7 +120,18 @@ def read(written: Iterable[Path]) -> Product:
     return Product(opened, pd.read_csv(events[0]) if events else None)
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
+def save_series(series: xr.Dataset, path: Path, *, grows: bool = False) -> None:
+    """Write a series as NetCDF, the same bytes for the same series."""
+    series.to_netcdf(
+        path,
+        engine="h5netcdf",
+        encoding=_encoding(series),
+        unlimited_dims=["time"] if grows else [],
+    )
+
+
+def save_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
     with files.whole(path) as scratch:
         table.to_csv(scratch, index=table.index.name is not None, lineterminator="\n")
 

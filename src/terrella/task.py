@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from terrella.types import Product, Source, Variable
+from terrella.types import Column, Product, Source, Variable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,8 @@ class Task:
         demo: settings of ``simulate`` for ``terrella demo``.
         scene: frozen dataclass of further settings of ``simulate``; becomes flags.
         hours: usual length of a simulated scene.
+        events: columns of the events' table whose kind an archive must know; ``open`` must give
+            jobs whose sources can be sent to another process.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Task:
     demo: Mapping[str, Any] = field(default_factory=dict)
     scene: type = Plain
     hours: float = 24.0
+    events: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)

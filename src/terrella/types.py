@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,8 +55,32 @@ class Variable:
     required: bool = True
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of a task's events, as a catalogue stores it.
+
+    Attributes:
+        name: as in the events' table.
+        kind: ``time`` (UTC, to the millisecond), ``number``, ``count`` (whole) or ``text``.
+        units: of a number.
+        long_name: what it is, in words.
+        group: the catalogue is divided by it; every unit has one value, in ``series.attrs``.
+    """
+
+    name: str
+    kind: Literal["time", "number", "count", "text"]
+    units: str = ""
+    long_name: str = ""
+    group: bool = False
+
+
 class Source(Protocol):
-    """Where records come from."""
+    """Where records come from.
+
+    A source over more than one span needs may also have ``narrow(start, stop)``: a source that
+    fetches the same over that span, and holds no more files or values than that takes. Units of an
+    archive are sent to workers, and known by their content, in that form.
+    """
 
     def fetch(
         self, variables: Sequence[Variable], start: np.datetime64, stop: np.datetime64

@@ -18,10 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from terrella import registry
+from terrella.archive.choices import Scale, wants_store
 from terrella.task import Model, Task
 from terrella.types import Job, Opening, Product, Refusal, Refused
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT ...", help="files")]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT ...", help="files, folders, or 'quoted/**/*' patterns"),
+]
 MaybeInputs = Annotated[
     list[Path] | None, typer.Argument(metavar="[INPUT ...]", help="files; simulated scenes if none")
 ]
@@ -70,19 +74,52 @@ def run(task: Task) -> Callable[..., None]:
         stop: Annotated[str, typer.Option(help="the instant after the last")] = "",
         plot: Annotated[bool, typer.Option(help="draw figures")] = True,
         options: dict[str, Any] | None = None,
+        scale: Any = None,
     ) -> None:
+        from terrella import files
         from terrella.weights import load
 
         with warnings_as_lines():
+            if wants_store(scale, out):
+                fill(task, inputs, out, weights, (start, stop), options or {}, scale)
+                return
             model = load(task.name, weights)
             chosen = model.options(**(options or {}))
-            opened = cut(task.open(inputs, chosen), start, stop)
+            opened = cut(task.open(files.expand(inputs), chosen), start, stop)
             finish(task, model, chosen, opened, out, plot)
 
     command.__doc__ = f"""{task.summary}.
 
-    Example: `terrella run {task.name} FILE ... --out out/`"""
+    Example: `terrella run {task.name} FILE ... --out out/`
+
+    An archive: `terrella run {task.name} 'archive/**/*' --out STORE --workers 4`"""
     return command
+
+
+def fill(
+    task: Task, inputs: list[Path], out: Path, weights: str, span: tuple[str, str],
+    chosen: dict[str, Any], scale: Scale,
+) -> None:  # fmt: skip
+    """Bring a store up to date with an archive: only what is missing or changed is done."""
+    from terrella import files
+    from terrella.archive import cluster
+
+    cluster.need()
+    given = files.expand(inputs)
+    if scale.workers > 1 and not (scale.scheduler or scale.dry_run):
+        cluster.prepare()
+    from terrella.archive import runner
+    from terrella.sources.base import instant
+    from terrella.weights import load, locate
+
+    model = load(task.name, weights)
+    options = model.options(**chosen)
+    lo, hi = (
+        instant(t, f"--{n}") if t else None for n, t in zip(("start", "stop"), span, strict=True)
+    )
+    opened = task.open(given, options)
+    path = locate(task.name, weights)
+    runner.run(model, path, options, opened, (lo, hi), out, scale, say)
 
 
 def finish(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,11 @@ class MmsFiles:
             if not self.keep_flagged:
                 mask_flagged(record, probe)
         return with_lead(record)
+
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> MmsFiles:
+        """The files that may hold data of [start, stop)."""
+        near = tuple(f for f in self.files if may_hold(f.path, start, stop))
+        return replace(self, files=near)
 
     def _read(
         self, probe: str, name: str, start: np.datetime64, stop: np.datetime64

@@ -54,6 +54,13 @@ class Tables:
             raise NoData(f"the tables hold nothing between {start} and {stop}")
         return out
 
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> Tables:
+        """The part in [start, stop), in arrays of its own."""
+        try:
+            return Tables({n: a.copy() for n, a in self.fetch((), start, stop).items()})
+        except NoData:
+            return Tables({})
+
 
 def read_table(path: Path, probe: str = "1") -> dict[str, xr.DataArray]:
     """Read a CSV, NetCDF or ``.npz`` file of named columns.

@@ -60,12 +60,17 @@ class PoesSource:
             raise no_data("POES files", start, stop, has or "no files")
         return _label(record, variables, self.files[0].satellite)
 
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> PoesSource:
+        """The files that [start, stop) touches."""
+        touching = tuple(f for f in self.files if f.start < stop and f.stop > start)
+        return PoesSource(touching, self.core)
+
 
 def open_archive(paths: Iterable[Path], join_days: bool) -> Opening:
     """Sort files by satellite and time into one job a file.
 
     Args:
-        paths: files in any order.
+        paths: files, or folders of them, in any order.
         join_days: read across seams, so that an event over midnight is one event.
 
     Returns:
@@ -73,7 +78,7 @@ def open_archive(paths: Iterable[Path], join_days: bool) -> Opening:
     """
     known: list[PoesFile] = []
     refused: list[Refusal] = []
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(p for each in paths for p in files.under(each, "*.nc")):
         try:
             known.append(inspect(path))
         except Refused as refusal:

@@ -216,14 +216,21 @@ def _satellite(read_one: Reader, path: Path) -> str | None:
 
 def _time(read_one: Reader, path: Path) -> np.ndarray:
     """Times of a file, checked: they increase, about every 2 s, within the years of SEM-2."""
-    raw = _optional(read_one, "time", path)
+    attributes: dict[str, Any] = {}
+
+    def once(name: str) -> tuple[np.ndarray, dict[str, Any]]:
+        values, told = read_one(name)
+        attributes.update(told)
+        return values, told
+
+    raw = _optional(once, "time", path)
     if raw is None:
         raise Refused(f"{path}: has no variable time; a SEM-2 _proc.nc file is needed")
     if raw.ndim != 1 or raw.dtype.kind not in "iuf":
         raise Refused(f"{path}: time is not a series of milliseconds; a SEM-2 file is needed")
     if len(raw) == 0:
         raise Refused(f"{path}: holds no records")
-    unit, origin = _clock(read_one("time")[1])
+    unit, origin = _clock(attributes)
     # The archive stores it unsigned: differences are taken only after this cast. A fill or a
     # wrapped value lands far outside the years that check_time allows.
     ms = raw.astype(float) * unit

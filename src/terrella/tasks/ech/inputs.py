@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,6 +77,13 @@ class Places:
             keep = np.append(True, np.diff(slot) > 0)
             along = {n: s[keep] for n, s in along.items()}
         return found | along
+
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> Places:
+        """The minutes and places that [start, stop) touches, in arrays of their own."""
+        more = self.margin * MINUTE
+        near = {n: _cut(s, start - more, stop + more).copy() for n, s in self.record.items()}
+        orbit = self.orbit and {n: _cut(s, start, stop).copy() for n, s in self.orbit.items()}
+        return replace(self, record=near, orbit=orbit)
 
     def _instants(self, first: np.datetime64, stop: np.datetime64) -> NDArray[np.datetime64]:
         skip = max(int(-((self.anchor - first) // self.every)), 0)

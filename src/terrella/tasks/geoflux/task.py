@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from terrella.task import Task, late, option
-from terrella.types import Variable
+from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.geoflux"
 FLUX_UNITS = "cm-2 s-1 sr-1"
@@ -89,6 +89,15 @@ class Evaluation:
     years: str = option("", "test years, as 2017,2018; the last two if not given")
 
 
+EVENTS = (
+    Column("issued", "time", "UTC", "issue time of the forecast"),
+    Column("lead", "count", "days", "1 is the day that starts at issue time"),
+    Column("day_from", "time", "UTC", "start of the day that is forecast"),
+    Column("flux", "number", FLUX_UNITS, "daily mean flux >2 MeV, median"),
+    Column("fluence", "number", "cm-2 sr-1 day-1", "daily fluence >2 MeV, median"),
+    Column("flags", "text", "", "flags, joined by |"),
+)
+
 task = Task(
     name="geoflux",
     summary="GOES, solar wind, indices -> >2 MeV electron flux 1..3 days ahead, with probabilities",
@@ -97,6 +106,7 @@ task = Task(
     recipe=Recipe,
     options=Options,
     evaluation=Evaluation,
+    events=EVENTS,
     open=late(f"{HERE}.inputs:open_files"),
     reach=late(f"{HERE}.prepare:reach"),
     prepare=late(f"{HERE}.prepare:prepare"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from terrella.task import Task, late, option
-from terrella.types import Variable
+from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.precipitation"
 CLASSES = ("none", "REP", "CSS")
@@ -69,6 +69,22 @@ class Evaluation:
     tolerance: int = option(3, "samples by which a found event may miss a true one")
 
 
+EVENTS = (
+    Column("start", "time", "UTC", "first sample of the event"),
+    Column("stop", "time", "UTC", "last sample of the event"),
+    Column("label", "text", "", "class, REP or CSS"),
+    Column("probability", "number", "1", "mean probability of the class over the event"),
+    Column("L", "number", "1", "McIlwain L where E4_0 peaks"),
+    Column("MLT", "number", "h", "magnetic local time where E4_0 peaks"),
+    Column("lat", "number", "degrees_north", "geodetic latitude where E4_0 peaks"),
+    Column("lon", "number", "degrees_east", "longitude where E4_0 peaks"),
+    Column("satellite", "text", "", "satellite", group=True),
+    Column("peak_e4_0", "number", "cm-2 s-1 sr-1", "peak of >612 keV electrons at 0 degrees"),
+    Column("flags", "text", "", "quality flags, joined by |"),
+    Column("start_index", "count", "1", "first sample of the event, from the file's first"),
+    Column("stop_index", "count", "1", "last sample of the event, from the file's first"),
+)
+
 task = Task(
     name="precipitation",
     summary="POES/MetOp passes -> catalogue of electron precipitation events (REP, CSS)",
@@ -77,6 +93,7 @@ task = Task(
     recipe=Recipe,
     options=Options,
     evaluation=Evaluation,
+    events=EVENTS,
     open=late(f"{HERE}.prepare:open_files"),
     reach=late(f"{HERE}.prepare:reach"),
     prepare=late(f"{HERE}.prepare:prepare"),

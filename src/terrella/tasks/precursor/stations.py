@@ -7,7 +7,7 @@ columns): with them every window has its label.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,16 @@ class Station:
         out = {name: _array(name, field[k], time, attrs) for k, name in enumerate("HDZ")}
         out["flag"] = _array("flag", flags, time, attrs)
         return out | self._truth()
+
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> Station:
+        """The files that [start, stop) touches, and one more on either side.
+
+        Those two tell that the station has more: the record then begins and ends as it would.
+        """
+        inside = [k for k, p in enumerate(self.parts) if p.start < stop and p.stop > start]
+        if not inside:
+            return self
+        return replace(self, parts=self.parts[max(inside[0] - 1, 0) : inside[-1] + 2])
 
     def _truth(self) -> Record:
         out: Record = {}

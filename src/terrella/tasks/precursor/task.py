@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from terrella.task import Task, late, option
-from terrella.types import Variable
+from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.precursor"
 MAGNITUDE = ("Large", "Medium", "Moderate", "Normal")
@@ -101,6 +101,20 @@ class Evaluation:
     seed: int = option(9000, "seed of the simulated world; training uses seeds below 9000")
 
 
+EVENTS = (
+    Column("start", "time", "UTC", "start of the window"),
+    Column("stop", "time", "UTC", "end of the window"),
+    Column("station", "text", "", "station", group=True),
+    Column("label", "text", "", "anomaly, or precursor where skill was shown"),
+    Column("magnitude", "text", "", "class of magnitude"),
+    Column("magnitude_probability", "number", "1", "probability of that class"),
+    Column("azimuth", "text", "", "class of azimuth"),
+    Column("azimuth_probability", "number", "1", "probability of that class"),
+    Column("flags", "text", "", "flags, joined by |"),
+    Column("file", "text", "", "image, where the input is images"),
+    Column("skill", "text", "", "what is known of the skill of these weights"),
+)
+
 task = Task(
     name="precursor",
     summary="magnetometer -> spectrogram classes before earthquakes, with their measured skill",
@@ -109,6 +123,7 @@ task = Task(
     recipe=Recipe,
     options=Options,
     evaluation=Evaluation,
+    events=EVENTS,
     open=late(f"{HERE}.stations:open_files"),
     reach=late(f"{HERE}.prepare:reach"),
     prepare=late(f"{HERE}.prepare:prepare"),

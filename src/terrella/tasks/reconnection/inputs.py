@@ -43,6 +43,13 @@ class Both:
             record |= {k: v for k, v in extra.items() if k[3] in own}
         return mms.with_lead({k: v for k, v in record.items() if k.startswith("mms")})
 
+    def narrow(self, start: np.datetime64, stop: np.datetime64) -> Both:
+        """The files and rows that [start, stop) touches."""
+        return Both(
+            self.files and self.files.narrow(start, stop),
+            self.tables and self.tables.narrow(start, stop),
+        )
+
 
 def open_files(paths: Sequence[Path], options: Any) -> Opening:
     """Sort inputs into jobs.

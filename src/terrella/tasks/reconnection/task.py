@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from terrella.task import Task, late, option
-from terrella.types import Variable
+from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.reconnection"
 
@@ -109,6 +109,17 @@ class Scene:
     n0: float = option(0.0, "current-sheet density, cm-3; drawn if 0")
 
 
+EVENTS = (
+    Column("probe", "count", "1", "MMS probe"),
+    Column("region", "count", "1", "number of the region"),
+    Column("label", "text", "", "name of the region"),
+    Column("start", "time", "UTC", "first instant in the region"),
+    Column("stop", "time", "UTC", "last instant in the region"),
+    Column("duration_s", "number", "s", "time in the region"),
+    Column("confidence", "number", "1", "mean probability of the region"),
+    Column("agreement", "number", "1", "share of the other probes in the same region"),
+)
+
 task = Task(
     name="reconnection",
     summary="MMS burst intervals -> regions of a reconnection site, their energy budget",
@@ -117,6 +128,7 @@ task = Task(
     recipe=Recipe,
     options=Options,
     evaluation=Evaluation,
+    events=EVENTS,
     open=late(f"{HERE}.inputs:open_files"),
     reach=late(f"{HERE}.inputs:reach"),
     prepare=late(f"{HERE}.prepare:prepare"),

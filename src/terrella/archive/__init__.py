@@ -1,0 +1,1 @@
+"""Whole archives: units of work, a store that loses nothing, many workers, one catalogue."""
