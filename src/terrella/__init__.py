@@ -15,9 +15,12 @@ from terrella.types import NoData, Product, Refused
 
 if TYPE_CHECKING:
     import os
+    from typing import Any
+
+    from terrella.archive.catalogue import Catalogue
 
 __version__ = "0.1.0"
-__all__ = ["Model", "NoData", "Product", "Refused", "load", "run", "task_names"]
+__all__ = ["Model", "NoData", "Product", "Refused", "load", "open_catalogue", "run", "task_names"]
 
 
 def load(task: str, weights: str | os.PathLike[str] = "default") -> Model:
@@ -34,3 +37,25 @@ def load(task: str, weights: str | os.PathLike[str] = "default") -> Model:
     from terrella.weights import load as load_weights
 
     return load_weights(task, weights)
+
+
+def open_catalogue(store: str | os.PathLike[str], **where: Any) -> Catalogue:
+    """Open the events of a store that ``terrella run TASK ... --workers`` made; reads nothing yet.
+
+    >>> found = terrella.open_catalogue("store", label="REP", L=(4, 6), time=("2013-01-01", None))
+    >>> found.count(), found.to_pandas(), found.write("rep.csv")
+
+    Args:
+        store: its folder. Only whole units count, those of the store's own weights and options.
+        where: columns and what they must be: a value, a list (any of them), or a tuple, the range
+            [lo, hi) with None for an open end. ``time`` stands for the start of an event. Files
+            that cannot match are not opened, row groups that cannot are not read.
+
+    Raises:
+        Refused: no store, no such column, or a value that does not fit it.
+    """
+    from terrella.archive import cluster
+    from terrella.archive.catalogue import open_catalogue as open_it
+
+    cluster.need()
+    return open_it(store, **where)

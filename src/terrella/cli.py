@@ -142,6 +142,27 @@ def tasks(
     verbs.show_tasks(name)
 
 
+@app.command()
+def catalogue(
+    store: Annotated[str, typer.Argument(help="folder that `run ... --workers` made")],
+    out: Annotated[str, typer.Option(help="file: .csv, .json, .hapi or .vot")] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="label=REP,CSS or L=4:6 or time=2013-01-01/2013-02-01")
+    ] = None,
+) -> None:
+    """Count the events of a store, or write them to a file.
+
+    Ranges hold their start and not their end. Without --out it counts.
+
+    Example: `terrella catalogue STORE --where label=REP --where L=4:6 --out rep.csv`
+    """
+    from terrella import open_catalogue
+    from terrella.archive.catalogue import parse
+
+    found = open_catalogue(store, **parse(where or []))
+    print(found.write(out) if out else f"{found.count()} events in {found.units} units")
+
+
 weights = typer.Typer(
     help="List, show, import, fetch, export weights.",
     no_args_is_help=True,

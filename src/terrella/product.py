@@ -130,6 +130,12 @@ def save_series(series: xr.Dataset, path: Path, *, grows: bool = False) -> None:
     )
 
 
+def series_bytes(series: xr.Dataset) -> memoryview:
+    """A series as the bytes of a NetCDF file: HDF5 does not survive a disk that fills under it."""
+    made: Any = series.to_netcdf(engine="h5netcdf", encoding=_encoding(series))
+    return memoryview(made)
+
+
 def save_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
     with files.whole(path) as scratch:

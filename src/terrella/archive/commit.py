@@ -61,7 +61,7 @@ def commit(
         write_json(record, body)
         for name in old.get("files", {}).keys() - body["files"].keys():
             (store.path / name).unlink(missing_ok=True)
-    except (Refused, OSError, RuntimeError) as error:  # HDF5 says RuntimeError of a full disk
+    except (Refused, OSError) as error:
         raise Broken(" ".join(str(error).split())) from error
     return body
 
@@ -70,7 +70,7 @@ def _write(
     root: Path, unit: Unit, product: Product, columns: Sequence[Column],
     group: dict[str, str], tag: str,
 ) -> tuple[list[Path], dict[str, str]]:  # fmt: skip
-    from terrella.product import save_series, save_table
+    from terrella.product import save_table, series_bytes
 
     where = Path(*(f"{k}={v}" for k, v in group.items()), f"year={unit.year}")
     written: list[Path] = []
@@ -93,7 +93,7 @@ def _write(
     if product.series.sizes:
         put(
             root / "series" / where / f"{unit.key}-{tag}.nc",
-            lambda scratch: save_series(product.series, scratch),
+            lambda scratch: scratch.write_bytes(series_bytes(product.series)),
         )
     for name, extra in product.tables.items():
         path = root / "tables" / name / where / f"{unit.key}-{tag}.csv"

@@ -86,7 +86,7 @@ class Store:
             raise Refused(
                 f"{self.path}: holds {old['task']}, not {body['task']}; give another --out"
             )
-        differ = [k for k in body if old and old.get(k) != body[k]]
+        differ = [k for k in body if old and old.get(k) != body[k] and k != "identity"]
         if differ and not renew:
             words = ", ".join(differ)
             raise Refused(

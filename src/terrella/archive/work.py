@@ -69,13 +69,15 @@ class Order:
             "series": self.series,
             "terrella": self.version,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(body, sort_keys=True, default=str))
-        return plain
+        text = json.dumps(body, sort_keys=True, default=str)
+        plain: dict[str, Any] = json.loads(text)
+        return {**plain, "identity": hashlib.sha256(text.encode()).hexdigest()}
 
     @property
     def identity(self) -> str:
         """Hash of ``made_with``."""
-        return hashlib.sha256(json.dumps(self.made_with(), sort_keys=True).encode()).hexdigest()
+        found: str = self.made_with()["identity"]
+        return found
 
 
 @dataclass(frozen=True)
