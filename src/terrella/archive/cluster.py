@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from terrella.archive.work import Order, Outcome
 
 PATIENCE = 5  # workers that may die under a unit before it is given up
+REACH = "30s"  # to wait for a scheduler
 AHEAD = 2  # units a worker has been given: the next is there when one ends, and no more
 SETTINGS = {
     "distributed.scheduler.allowed-failures": PATIENCE,
@@ -131,7 +132,7 @@ def _client(scale: Scale, most: int) -> Iterator[Client]:
     with dask.config.set(SETTINGS):
         if scale.scheduler:
             try:
-                client = Client(scale.scheduler, timeout="30s")
+                client = Client(scale.scheduler, timeout=REACH)
             except (OSError, ValueError) as error:
                 why = " ".join(str(error).split())
                 raise Refused(f"--scheduler {scale.scheduler}: cannot be reached ({why})") from None

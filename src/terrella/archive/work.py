@@ -193,8 +193,12 @@ def model_of(task: str, weights: Path, sha256: str) -> Model:
 
 def work(unit: Unit, order: Order) -> Outcome:
     """``make`` in a process of its own, on one thread."""
+    import dask
+
     _settle()
-    return make(unit, order)
+    # xarray would otherwise ask the cluster for a lock on each file it writes.
+    with dask.config.set(scheduler="synchronous"):
+        return make(unit, order)
 
 
 @lru_cache(maxsize=1)
