@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import tomllib
 import warnings
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 import xarray as xr
 
 import terrella
+from terrella import files, registry, weights
 from terrella import product as products
-from terrella import registry, weights
+from terrella.archive.commit import arrow
+from terrella.archive.units import units_of
 from terrella.predict import predict
 from terrella.task import Model, Task
 from terrella.types import Opening, Record, Refused, Windows
@@ -162,6 +165,37 @@ def test_a_run_makes_a_whole_product(
         assert list(table.columns) == list(made.events.columns)
         assert len(table) == len(made.events)
     assert not list(tmp_path.glob(".*")), "scratch files were left behind"
+
+
+def test_a_job_can_be_sent_to_a_worker(task: Task, model: Model, opened: Opening) -> None:
+    reach = task.reach(model.recipe, model.options())
+    for job, unit in list(zip(opened.jobs, units_of(opened.jobs, reach), strict=True))[-2:]:
+        sent = pickle.loads(pickle.dumps(unit))
+        assert sent.digest("", files.sha256) == unit.digest("", files.sha256)
+        span = job.start - reach[0], job.stop + reach[1]
+        whole, part = (j.source.fetch(task.inputs, *span) for j in (job, sent.job))
+        assert whole.keys() == part.keys()
+        for name, values in whole.items():
+            xr.testing.assert_equal(values, part[name])
+
+
+def test_what_is_said_of_events_fits_them(task: Task, model: Model, opened: Opening) -> None:
+    job = opened.jobs[0]
+    events = terrella.run(model, job.source, job.start, job.stop).events
+    if events is None:
+        assert not task.events
+        return
+    table, kinds = arrow(events, task.events)
+    assert table.num_rows == len(events)
+    assert {c.name for c in task.events if c.name in events} <= kinds.keys()
+    assert any(k == "time" for k in kinds.values())
+    for name, values in events.items():
+        if kinds[str(name)] == "text":
+            assert values.dtype == object or isinstance(values.dtype, pd.StringDtype)
+        given = values.replace("", None).notna().sum()
+        stored = table[str(name)].null_count
+        if kinds[str(name)] != "text":
+            assert len(events) - stored == given, name
 
 
 def test_figures_are_drawn(task: Task, model: Model, opened: Opening, tmp_path: Path) -> None:
