@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -48,20 +49,23 @@ class Catalogue:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Batches of at most 65,536 rows, units in order of time within each group."""
         names = [c.name for c in self.columns]
-        for batch in self.dataset.to_batches(
-            columns=names, filter=self.chosen, batch_size=BATCH, fragment_readahead=4
-        ):
-            if batch.num_rows:
-                yield batch
+        with _damage_is_named():
+            for batch in self.dataset.to_batches(
+                columns=names, filter=self.chosen, batch_size=BATCH, fragment_readahead=4
+            ):
+                if batch.num_rows:
+                    yield batch
 
     def count(self) -> int:
         """Number of events."""
-        return int(self.dataset.count_rows(filter=self.chosen))
+        with _damage_is_named():
+            return int(self.dataset.count_rows(filter=self.chosen))
 
     def to_table(self) -> pa.Table:
         """All of it as an Arrow table."""
         names = [c.name for c in self.columns]
-        return self.dataset.to_table(columns=names, filter=self.chosen)
+        with _damage_is_named():
+            return self.dataset.to_table(columns=names, filter=self.chosen)
 
     def to_pandas(self) -> pd.DataFrame:
         """All of it as a frame."""
@@ -77,6 +81,17 @@ class Catalogue:
         from terrella.archive import exports
 
         return exports.write(self, Path(path))
+
+
+@contextmanager
+def _damage_is_named() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        why = " ".join(str(error).split())
+        raise Refused(
+            f"a file of the store is damaged ({why}); remove it and run the same command again"
+        ) from None
 
 
 def open_catalogue(store: str | os.PathLike[str], **where: Any) -> Catalogue:
