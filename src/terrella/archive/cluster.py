@@ -33,6 +33,8 @@ SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.multiprocessing-method": "forkserver",
+    # It looks at the stack a hundred times a second, which costs a third of a unit.
+    "distributed.worker.profile.enabled": False,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.admin.tick.limit": "1h",
 }
