@@ -146,7 +146,7 @@ def _client(scale: Scale, most: int) -> Iterator[Client]:
             tempfile.TemporaryDirectory(prefix="terrella-") as scratch,
             LocalCluster(
                 n_workers=min(scale.workers, most), threads_per_worker=1, processes=True,
-                memory_limit=scale.memory, dashboard_address=None, local_directory=scratch,
+                memory_limit=scale.memory, dashboard_address="127.0.0.1:0", local_directory=scratch,
                 silence_logs=logging.CRITICAL, host="127.0.0.1",
             ) as cluster,
             Client(cluster) as client,
