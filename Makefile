@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint slow bench clean
+.PHONY: demo test lint slow bench results clean
 
 demo: .venv/done
 	$(BIN)/terrella demo --out out/demo
@@ -18,8 +18,11 @@ lint: .venv/done
 slow: .venv/done
 	$(BIN)/python -m pytest -m slow
 
+results: .venv/done
+	$(BIN)/terrella bench --results docs/results.md --readme README.md
+
 bench: .venv/done
-	for b in $(sort $(filter-out benchmarks/measure.py,$(wildcard benchmarks/*.py))); do \
+	for b in $(sort $(wildcard benchmarks/*.py)); do \
 		echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
 .venv/done: pyproject.toml constraints.txt

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 import terrella
-from measure import matrix_rate, python
 from terrella import registry
 from terrella.learn import config as configs
 from terrella.learn.train import fit
+from terrella.measure import matrix_rate, python
 from terrella.tasks.geoflux.inputs import Inputs, assemble, open_source
 from terrella.tasks.geoflux.judge import training
 from terrella.tasks.geoflux.simulate import as_series, simulate

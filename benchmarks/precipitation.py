@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from measure import best, command, matrix_rate, python
+from terrella.measure import best, command, matrix_rate, python
 from terrella.predict import ROWS, predict
 from terrella.steps.window import as_tensor, slide
 from terrella.tasks.precipitation.network import build

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-import measure
+from terrella import measure
 
 REPEATS = 5
 PROBES = "1,2,3,4"

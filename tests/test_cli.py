@@ -248,13 +248,31 @@ def test_simulate_run_evaluate_agree(terrella: Callable[..., Said], tmp_path: Pa
         said = terrella("simulate", "precipitation", "--out", path, "--seed", seed, "--hours", 3)
         assert said.code == 0 and path.is_file()
         paths.append(path)
-    said = terrella("evaluate", "precipitation", paths[0], "--out", tmp_path / "scores")
+    said = terrella(
+        "evaluate", "precipitation", paths[0], "--out", tmp_path / "scores", "--learn", 2,
+        "--rolls", 2, "--draws", 50,
+    )  # fmt: skip
     assert said.code == 0, said.err
     scores = pd.read_csv(tmp_path / "scores" / "scores.csv")
     assert list(scores.columns) == [
         "task", "data", "split", "group", "lead", "model", "metric", "value", "lo", "hi", "n",
     ]  # fmt: skip
-    assert set(scores["model"]) == {"terrella", "ratio-prominence"}
+    assert set(scores["model"]) == {"terrella", "none", "L-MLT", "ratio-prominence", "lightgbm"}
+    for name in ("certificate.json", "certificate.md", "certificate.html", "reliability.png"):
+        assert (tmp_path / "scores" / name).is_file()
+    body = json.loads((tmp_path / "scores" / "certificate.json").read_text())
+    assert set(body["inputs"]) == {paths[0].name}
+    assert body["verdict"] in said.out.replace("\n", "")
+    # It is of the packaged weights, whose card may not be written; a copy of them may carry it.
+    packaged = terrella("weights", "certify", "precipitation", "default",
+                        tmp_path / "scores" / "certificate.json")  # fmt: skip
+    assert packaged.code == 1 and "packaged weights keep their card" in packaged.line
+    assert terrella("weights", "export", "precipitation", "default", "--out", tmp_path).code == 0
+    copy = tmp_path / "default.safetensors"
+    own = terrella("weights", "certify", "precipitation", copy,
+                   tmp_path / "scores" / "certificate.json")  # fmt: skip
+    assert own.code == 0 and body["verdict"] in own.out
+    assert terrella("weights", "show", "precipitation", copy).out.count(body["verdict"]) == 1
 
 
 def test_weights_are_listed_shown_and_imported(terrella: Callable[..., Said]) -> None:

@@ -15,13 +15,16 @@ import torch
 import xarray as xr
 
 import terrella
-from terrella import files, registry, weights
+from terrella import files, learning, novelty, registry, results, weights
 from terrella import product as products
 from terrella.archive.commit import arrow
 from terrella.archive.units import units_of
+from terrella.learn import certificate
+from terrella.learn import config as configs
+from terrella.learn.split import blind
 from terrella.predict import predict
-from terrella.task import Model, Task
-from terrella.types import Opening, Record, Refused, Windows
+from terrella.task import Judging, Model, Task
+from terrella.types import Features, NoData, Opening, Record, Refused, Windows
 
 TASKS = registry.names()
 
@@ -77,7 +80,10 @@ def test_task_is_complete(task: Task) -> None:
         assert kind() == kind(), "every field has a default, and values compare"
         assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert all(f.metadata.get("help") for f in dataclasses.fields(task.options))
-    assert task.baselines, "a network is never judged alone"
+    kinds = {b.kind for b in task.baselines.values()}
+    assert {"trivial", "metadata", "classical"} <= kinds, "a network is never judged alone"
+    assert task.primary and set(task.primary) <= set(task.metrics)
+    assert task.evaluation(**task.quick) != task.evaluation(), "a bench is shorter"
 
 
 def test_record_carries_units(task: Task, record: Record) -> None:
@@ -250,10 +256,61 @@ def test_baselines_speak_on_the_same_rows(task: Task, model: Model, windows: Win
     for name, baseline in task.baselines.items():
         if windows.y is None:
             pytest.skip("the demo's scene has no truth in its files")
-        outputs = baseline((windows,), model.recipe)(windows)
+        try:
+            outputs = baseline.fit((windows,), model.recipe)(blind(windows))
+        except NoData as absent:
+            assert baseline.kind == "published", f"{name}: {absent}"
+            continue
         assert outputs.keys() <= ours.keys(), name
         for key, value in outputs.items():
             assert len(value) == len(ours[key]), name
+
+
+def test_features_are_named_and_say_what_is_new(task: Task, windows: Windows) -> None:
+    seen = task.features(windows)
+    assert seen.values.shape == (len(windows), len(seen.names))
+    assert len(set(seen.names)) == len(seen.names) <= 64
+    known = Features(seen.names, seen.values[windows.valid])
+    flags, _ = novelty.compare(novelty.summarise(known), known)
+    # The furthest row of a short scene lies beyond a quantile of its own distances.
+    assert (flags > 0).sum() <= 1 + 0.02 * len(flags), "rows it was made from are known"
+    # Far beyond anything seen, column by column.
+    spread = np.nanstd(known.values) + 1.0
+    flags, share = novelty.compare(
+        novelty.summarise(known), Features(seen.names, known.values + 1e6 * spread)
+    )
+    assert (flags[np.isfinite(known.values).any(1)] & 1).all() and share
+
+
+def test_a_run_carries_verdict_and_novelty(task: Task, model: Model, opened: Opening) -> None:
+    job = opened.jobs[0]
+    series = terrella.run(model, job.source, job.start, job.stop).series
+    assert series.attrs["verdict"] == model.card.verdict
+    assert model.card.certificate["verdict"] == model.card.verdict
+    flags = series["novelty"]
+    assert flags.dtype == np.uint8 and flags.dims == ("time",)
+    assert flags.attrs["flag_meanings"] == "range distance"
+
+
+def test_the_verdict_of_a_packaged_card_is_what_its_numbers_say(model: Model) -> None:
+    known = {"leaks": "", **model.card.certificate}
+    fields = ("value", "lo", "hi")
+    known["gains"] = [{**dict.fromkeys(fields), **g} for g in known["gains"]]
+    assert certificate.verdict(known) == model.card.verdict
+    assert certificate.skill(known) == known["skill"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_repeats_to_the_last_byte(task: Task, tmp_path: Path) -> None:
+    made = []
+    for k in range(2):
+        learning.certified(
+            task, [], "default", {}, task.evaluation(**task.quick), Judging(draws=50, rolls=3),
+            tmp_path / str(k), configs.load(task),
+        )  # fmt: skip
+        made.append([(tmp_path / str(k) / n).read_bytes()
+                     for n in ("certificate.json", "scores.csv", "certificate.md")])  # fmt: skip
+    assert made[0] == made[1]
 
 
 def test_packaged_weights_have_an_honest_card(model: Model, task: Task) -> None:
@@ -268,3 +325,13 @@ def test_packaged_weights_have_an_honest_card(model: Model, task: Task) -> None:
     for row in card.scores:
         if np.isfinite(row["value"]) and np.isfinite(row["lo"]):
             assert row["lo"] <= row["hi"]
+
+
+def test_tables_of_results_are_those_of_the_cards() -> None:
+    """The README's and the results' tables are made by a command; here they are compared."""
+    made = results.overview(results.packaged())
+    root = Path(__file__).parents[1]
+    for page in ("README.md", "docs/results.md"):
+        assert made in (root / page).read_text("utf-8"), f"{page}: run `make results`"
+    for card in results.packaged():
+        assert results.chapter(card) in (root / "docs/results.md").read_text("utf-8")

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from terrella import registry
 from terrella.archive.choices import Scale
 from terrella.flags import with_flags
+from terrella.task import Judging
 from terrella.types import Refused
 
 NO_ANSWER: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -70,7 +71,7 @@ _group("simulate", "Write a simulated scene with its truth.")
 
 
 def _command(verb: str, name: str) -> Any:
-    from terrella import verbs
+    from terrella import learning, verbs
 
     task = registry.get(name)
     if verb == "run":
@@ -80,13 +81,18 @@ def _command(verb: str, name: str) -> Any:
         )
     elif verb == "evaluate":
         inner = with_flags(
-            verbs.evaluate(task), task.options, "options", f"What {name} may choose", optional=True
+            learning.evaluate(task),
+            task.options,
+            "options",
+            f"What {name} may choose",
+            optional=True,
         )
-        function = with_flags(inner, task.evaluation, "evaluation", "How it is judged")
+        inner = with_flags(inner, task.evaluation, "evaluation", "What it is judged on")
+        function = with_flags(inner, Judging, "judging", "How it is judged")
     elif verb == "simulate":
         function = with_flags(verbs.simulate(task), task.scene, "scene", "The scene")
     else:
-        function = getattr(verbs, verb)(task)
+        function = learning.train(task)
     return _click(function, name)
 
 
@@ -127,6 +133,26 @@ def demo(
     from terrella import verbs
 
     verbs.demo(tasks or registry.names(), out)
+
+
+@app.command()
+def bench(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK ...]", help="all if none is named")
+    ] = None,
+    out: Annotated[str, typer.Option(help="folder for bench.json and evaluations")] = "out/bench",
+    speed: Annotated[bool, typer.Option(help="measure throughput, start-up and memory")] = True,
+    skill: Annotated[bool, typer.Option(help="evaluate briefly on simulated data")] = True,
+    results: Annotated[str, typer.Option(help="page to write (docs/results.md)")] = "",
+    readme: Annotated[str, typer.Option(help="page whose table of results to renew")] = "",
+) -> None:
+    """Measure speed, memory and skill of every task on simulated data; one table, and JSON.
+
+    Example: `terrella bench precipitation geoflux --no-skill`
+    """
+    from terrella import verbs
+
+    verbs.bench(tasks or registry.names(), out, speed, skill, results, readme)
 
 
 @app.command()
@@ -202,6 +228,24 @@ def weights_import(
     from terrella import verbs
 
     verbs.import_weights(task, paths, name)
+
+
+@weights.command("certify")
+def weights_certify(
+    task: str,
+    name: Annotated[str, typer.Argument(help="weight file, or name of imported weights")],
+    certificate: Annotated[str, typer.Argument(help="certificate.json of `terrella evaluate`")],
+) -> None:
+    """Write what an evaluation showed, be it yes or no, into the card of weights.
+
+    Every product of those weights then carries the verdict. A certificate of other weights, of
+    another recipe, or from a split that leaks is refused.
+
+    Example: `terrella weights certify precursor build/w.safetensors out/certificate.json`
+    """
+    from terrella import learning
+
+    learning.certify_weights(task, name, certificate)
 
 
 @weights.command("fetch")

@@ -28,11 +28,14 @@ def with_flags(
         A function whose signature typer can read.
     """
     hints = typing.get_type_hints(group)
-    fields = dataclasses.fields(group)
+    signature = inspect.signature(function, eval_str=True)
+    # A name that another group has is told apart by this one's: --draws, --judging-draws.
+    called = {f.name: f"{keyword}_{f.name}" if f.name in signature.parameters else f.name
+              for f in dataclasses.fields(group)}  # fmt: skip
     extra = []
-    for field in fields:
+    for field in dataclasses.fields(group):
         kind = hints[field.name]
-        flag = f"--{field.name.replace('_', '-')}"
+        flag = f"--{called[field.name].replace('_', '-')}"
         names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
         default = None if optional else field.default
         text = field.metadata.get("help", "")
@@ -41,21 +44,19 @@ def with_flags(
         note = typer.Option(*names, help=text, rich_help_panel=panel)
         extra.append(
             inspect.Parameter(
-                field.name,
+                called[field.name],
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
                 annotation=Annotated[kind | None if optional else kind, note],
             )
         )
-    names_ = [f.name for f in fields]
 
     def command(**given: Any) -> Any:
-        chosen = {n: given.pop(n) for n in names_}
+        chosen = {field: given.pop(name) for field, name in called.items()}
         if optional:
             chosen = {k: v for k, v in chosen.items() if v is not None}
         return function(**given, **{keyword: chosen if optional else group(**chosen)})
 
-    signature = inspect.signature(function, eval_str=True)
     kept = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for n, p in signature.parameters.items()

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from terrella.types import Column, Product, Source, Variable
+from terrella.types import Column, Features, Outputs, Product, Source, Variable, Windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,53 @@ class Plain:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """One score: how it is computed and how it is read.
+
+    Attributes:
+        of: ``(table, weight) -> float``; weight is how often each row of ``judge``'s table counts.
+        better: whether more or less of it is better.
+        floor: what a guess without any input reaches anyway (0 for a correlation).
+        units: of the value.
+    """
+
+    of: Callable[..., float]
+    better: Literal["more", "less"] = "more"
+    floor: float | None = None
+    units: str = "1"
+
+    def __call__(self, table: Any, weight: Any) -> float:
+        return self.of(table, weight)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Something a network must beat.
+
+    Attributes:
+        kind: ``trivial`` looks at nothing but the past of the target, ``metadata`` at nothing but
+            when and where (the shortcut audit), ``classical`` is a strong model on hand features,
+            ``published`` another's rule or weights.
+        fit: ``(train windows, recipe) -> predictor``, and that maps windows to outputs. Raises
+            ``NoData`` where it cannot be had (weights not imported): it is then left out, and the
+            certificate says so.
+    """
+
+    kind: Literal["trivial", "metadata", "classical", "published"]
+    fit: Callable[..., Callable[[Windows], Outputs]]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How any evaluation is carried out."""
+
+    draws: int = option(500, "bootstrap draws of whole blocks")
+    rolls: int = option(39, "times the outputs are rolled against the truth, as a null")
+    nulls: int = option(0, "networks trained on shuffled labels, as a null (plans that train)")
+    bootstrap: int = option(0, "seed of bootstrap and nulls")
+
+
+@dataclass(frozen=True)
 class Task:
     """One system as a value: everything the house needs to run, train and judge it.
 
@@ -79,13 +126,18 @@ class Task:
         training: ``(paths, config, recipe, options) -> (train, validation)`` lists of Windows.
         plan: ``(paths, evaluation, recipe, options) -> Iterable[Fold]``.
         judge: ``(outputs, scene, recipe, options) -> DataFrame``, rows with a ``block`` column.
-        metrics: name -> ``(table, weight) -> float``; weight is a row's multiplicity.
-        baselines: name -> ``(train windows, recipe) -> predictor``, scored on the same rows.
+        metrics: by name, how scores are computed and read.
+        primary: names of the metrics that the verdict is about.
+        baselines: by name, what the network must beat, scored on the same rows.
+        features: ``(windows) -> Features``, what a row looks like in the field's quantities.
+        attainable: ``(scene, recipe) -> outputs`` that nobody can beat, where a simulation knows.
+        figures: ``(evaluation) -> {name: figure}``, drawn beside the certificate's own.
         predict: ``(network, windows) -> outputs``; None for the plain loop over rows.
         sample: ``(windows, rng) -> (rows, weight)`` for training; None for all valid rows.
         importers: ``(paths) -> (state, recipe, card fields)`` for published formats.
         commands: verbs of its own, ``terrella TASK VERB``.
         demo: settings of ``simulate`` for ``terrella demo``.
+        quick: settings of ``evaluation`` for ``terrella bench``, a minute or two.
         scene: frozen dataclass of further settings of ``simulate``; becomes flags.
         hours: usual length of a simulated scene.
         events: columns of the events' table whose kind an archive must know; ``open`` must give
@@ -111,13 +163,18 @@ class Task:
     training: Callable[..., Any]
     plan: Callable[..., Any]
     judge: Callable[..., Any]
-    metrics: Mapping[str, Callable[..., float]]
-    baselines: Mapping[str, Callable[..., Any]]
+    metrics: Mapping[str, Metric]
+    primary: tuple[str, ...]
+    baselines: Mapping[str, Baseline]
+    features: Callable[..., Features]
+    attainable: Callable[..., Outputs] | None = None
+    figures: Callable[..., Mapping[str, Any]] | None = None
     predict: Callable[..., Any] | None = None
     sample: Callable[..., Any] | None = None
     importers: Callable[..., Any] | None = None
     commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     demo: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
     scene: type = Plain
     hours: float = 24.0
     events: tuple[Column, ...] = ()
@@ -156,6 +213,7 @@ def run(
     Raises:
         Refused: the input cannot be used; one line that says why.
     """
+    from terrella.novelty import mark
     from terrella.predict import predict
 
     task, recipe = model.task, model.recipe
@@ -165,4 +223,4 @@ def run(
     windows = task.prepare(record, recipe, options)
     outputs = (task.predict or predict)(model.network, windows)
     product: Product = task.decode(outputs, windows, record, (start, stop), recipe, options)
-    return product
+    return mark(product, model, windows)

@@ -140,7 +140,9 @@ class Windows:
         valid: (rows,) bool, False where a row must not be used (it spans a gap, inputs missing).
         groups: (rows,) labels that must not straddle a split (orbit, event, station, storm).
         y: targets by name, rows first; None where the truth is unknown.
-        extra: what decoding needs and the network does not see.
+        extra: what decoding needs and the network does not see. Names that begin with ``true``
+            are withheld from models when they are judged, and so are the columns of a table that
+            its ``attrs["true"]`` names.
     """
 
     x: dict[str, Tensor]
@@ -180,18 +182,38 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What rows look like, in the field's own quantities: for hand-made models and for ranges.
+
+    Attributes:
+        names: of the columns (``e4_0``, ``Kp 24 h``).
+        values: (rows, columns) float, NaN where missing.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Fold:
     """One train/test division of an evaluation.
 
     Attributes:
         name: what the test part is (a year, a station, ``held-out``).
-        test: scenes that are scored.
+        test: scenes that are scored; models see them without their truth.
         train: rows that baselines, and a refitted network, may learn from.
         validation: rows that choose the epoch of a refitted network; part of the training side.
         refit: train the network on ``train``; otherwise the given weights are judged.
         data: what the data are, in words, for the score table (say "simulated" if they are).
         split: how the parts were divided, in words.
-        keys: names in ``Windows.groups`` that must not be on both sides.
+        keys: names in ``Windows.groups`` that must not be on both sides; at least one.
+        embargo: no row learnt from may lie this close in time to a row tested; None where the two
+            sides share no clock (simulated scenes of other seeds).
+        exchange: name in ``Windows.groups`` within which a null may exchange labels; all rows if
+            empty.
+        aside: scored by itself and left out of the whole (a stress test).
+        leaks: why this division leaks, for one made to show what leaking hides. It proves nothing.
+        null: what destroyed the truth, for a fold made as a null. It is scored apart.
     """
 
     name: str
@@ -202,3 +224,8 @@ class Fold:
     data: str = ""
     split: str = ""
     keys: tuple[str, ...] = ()
+    embargo: np.timedelta64 | None = None
+    exchange: str = ""
+    aside: bool = False
+    leaks: str = ""
+    null: str = ""

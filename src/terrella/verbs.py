@@ -135,6 +135,7 @@ def finish(
 
     refused = list(opened.refused)
     made: list[str] = []
+    novelty: list[dict[str, Any]] = []
     last: list[Product] = []  # of the last stem
     pieces = Counter(job.stem for job in opened.jobs)
     steps = iter(progress(list(opened.jobs), f"{task.name}"))
@@ -150,6 +151,8 @@ def finish(
                     result = dataclasses.replace(result, series=result.series.assign_attrs(attrs))
                     stream.add(result)
                     last = [result]
+                    novelty.append({"job": job.stem, "start": str(job.start),
+                                    **result.provenance.get("novelty", {})})  # fmt: skip
                     _report(job, result)
                 except Refused as refusal:
                     place = str(job.files[0]) if job.files else job.stem
@@ -166,7 +169,9 @@ def finish(
         inputs=[p for job in opened.jobs for p in job.files],
         task=task.name,
         weights={"name": model.card.name, "sha256": model.card.sha256},
+        verdict=model.card.verdict,
         options=dataclasses.asdict(options),
+        novelty=novelty,
         made=made,
         refused=[dataclasses.asdict(r) for r in refused],
     )
@@ -201,139 +206,6 @@ def cut(opened: Opening, start: str, stop: str) -> Opening:
         has = f"{opened.jobs[0].start} to {opened.jobs[-1].stop}"
         raise Refused(f"nothing between {start or '-'} and {stop or '-'}: the inputs have {has}")
     return dataclasses.replace(opened, jobs=tuple(jobs))
-
-
-def train(task: Task) -> Callable[..., None]:
-    """``terrella train TASK``."""
-
-    def command(
-        inputs: MaybeInputs = None,
-        out: Out = Path("out/train"),
-        config: Annotated[Path | None, typer.Option(help="recipe file (TOML)")] = None,
-        seed: Annotated[int | None, typer.Option(help="overrides [train] seed")] = None,
-        epochs: Annotated[int | None, typer.Option(help="overrides [train] epochs")] = None,
-        devices: Annotated[int | None, typer.Option(help="processes or GPUs a node")] = None,
-        nodes: Annotated[int | None, typer.Option(help="machines")] = None,
-        accelerator: Annotated[str | None, typer.Option(help="auto, cpu, gpu ...")] = None,
-        strategy: Annotated[str | None, typer.Option(help="auto, ddp, ddp_spawn ...")] = None,
-        fresh: Annotated[bool, typer.Option("--fresh", help="do not resume")] = False,
-        judge: Annotated[bool, typer.Option(help="score the result into its card")] = True,
-    ) -> None:
-        """Train a network by a recipe file, and score it beside its baselines.
-
-        A run that was killed goes on from its last epoch when started again.
-        """
-        from terrella.learn import config as configs
-
-        chosen = configs.load(
-            task, config, seed=seed, epochs=epochs, devices=devices, nodes=nodes,
-            accelerator=accelerator, strategy=strategy,
-        )  # fmt: skip
-        with warnings_as_lines():
-            path = train_one(task, list(inputs or []), chosen, out, fresh=fresh, judge=judge)
-        print(path)
-
-    return command
-
-
-def train_one(
-    task: Task, inputs: list[Path], config: Any, out: Path, *, fresh: bool, judge: bool
-) -> Path:
-    """Train by a config; write weights and card; score them into the card."""
-    from terrella import weights
-    from terrella.learn.train import fit
-
-    options = task.options(**config.options)
-    say(f"{task.name}: preparing rows")
-    learned, held = task.training(inputs, config.data, config.recipe, options)
-    rows = sum(int(w.valid.sum()) for w in learned)
-    say(f"{task.name}: training on {rows} rows")
-    network = fit(task, config.recipe, learned, held, config.train, out, fresh=fresh)
-    data = ", ".join(f"{k} {v}" for k, v in config.data.items())
-    told = learned[0].extra  # a task may say itself what its rows are and how they were divided
-    differ = "train and validation differ in " + ", ".join(sorted(learned[0].groups))
-    card = weights.Card(
-        task=task.name,
-        name=config.name,
-        summary=config.summary,
-        options=config.options,
-        data=str(told.get("data") or (f"{len(inputs)} files" if inputs else f"simulated ({data})")),
-        split=str(told.get("split") or differ),
-        seed=config.train.seed,
-        command=" ".join(
-            ["terrella train", task.name, *["DATA ..."][: len(inputs)]]
-            + ([] if config.packaged else ["--config", config.path.name])
-            + ["--out DIR"]
-        ),
-        doi=_first_doi(task.name),
-        licence="MIT",
-        notes=config.notes,
-    )
-    path = weights.save(network, card, config.recipe, out)
-    if judge:
-        again = inputs if config.data.get("judge_inputs", False) else []
-        scores = score(task, again, path, {}, task.evaluation())
-        scores.to_csv(out / "scores.csv", index=False)
-        weights.write_card(
-            dataclasses.replace(weights.read_card(path), scores=tuple(rows_of(scores))), path
-        )
-    return path
-
-
-def rows_of(scores: Any) -> list[dict[str, Any]]:
-    """Scores as plain rows for a card, rounded to what the interval supports."""
-    rows = scores.to_dict("records")
-    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-
-
-def evaluate(task: Task) -> Callable[..., None]:
-    """``terrella evaluate TASK``."""
-
-    def command(
-        inputs: MaybeInputs = None,
-        out: Out = Path("out/evaluate"),
-        weights: WeightsOption = "default",
-        options: dict[str, Any] | None = None,
-        evaluation: Any = None,
-    ) -> None:
-        """Score a network and every baseline on the same rows; writes scores.csv."""
-        from terrella import files
-
-        with warnings_as_lines():
-            scores = score(task, list(inputs or []), weights, options or {}, evaluation)
-        with files.whole(out / "scores.csv") as scratch:
-            scores.to_csv(scratch, index=False, lineterminator="\n")
-        show_scores(scores)
-        print(out / "scores.csv")
-
-    return command
-
-
-def score(task: Task, inputs: list[Path], weights: Any, chosen: dict[str, Any], how: Any) -> Any:
-    """Score given weights by a task's plan; folds that refit train by the task's own recipe."""
-    from terrella.learn import config as configs
-    from terrella.learn import evaluate as judging
-    from terrella.weights import load
-
-    model = load(task.name, weights)
-    options = model.options(**chosen)
-    recipe = configs.load(task)
-    folds = task.plan(inputs, how, model.recipe, options)
-    refit = judging.refitter(task, model.recipe, recipe.train)
-    return judging.evaluate(task, folds, model.recipe, options, model=model, refit=refit, note=say)
-
-
-def show_scores(scores: Any) -> None:
-    """Print overall scores as a table."""
-    table = Table(title=f"{scores['data'].iloc[0]}; {scores['split'].iloc[0]}")
-    for column in ("group", "lead", "metric", "model", "value", "95 % interval"):
-        table.add_column(column)
-    for row in scores.sort_values(["group", "lead", "metric"], kind="stable").itertuples():
-        table.add_row(
-            str(row.group), str(row.lead), row.metric, row.model, f"{row.value:.4g}",
-            f"{row.lo:.4g} .. {row.hi:.4g}",
-        )  # fmt: skip
-    Console(width=110 if not sys.stdout.isatty() else None).print(table)
 
 
 def simulate(task: Task) -> Callable[..., None]:
@@ -372,6 +244,30 @@ def demo(names: list[str], out: str) -> None:
             results = finish(task, model, options, opened, folder / name, plot=True)
             chapters.append((task, model.card, folder / name, results[-1]))
     print(report(chapters, folder))
+
+
+def bench(names: list[str], out: str, speed: bool, skill: bool, results: str, readme: str) -> None:
+    """Measure tasks; print one table, write JSON, and the pages asked for."""
+    import json
+
+    from terrella import bench as benches
+    from terrella import files
+    from terrella import results as pages
+
+    folder = Path(out)
+    found = benches.bench(names, folder, speed=speed, skill=skill, note=say)
+    with files.whole(folder / "bench.json") as scratch:
+        scratch.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    print(pages.measured(found))
+    cards = pages.packaged()
+    if results:
+        with files.whole(Path(results)) as scratch:
+            scratch.write_text(pages.page(cards, found), "utf-8")
+        print(results)
+    if readme:
+        pages.into(Path(readme), pages.overview(cards))
+        print(readme)
+    print(folder / "bench.json")
 
 
 def show_tasks(name: str | None) -> None:
@@ -431,13 +327,26 @@ def show_weights(task: str, name: str) -> None:
     card = read_card(path)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{path}", markup=False)
+    console.print(f"verdict: {card.verdict}", style="bold", markup=False)
     for key, value in dataclasses.asdict(card).items():
-        if key != "scores" and value not in ("", None, (), {}):
+        if key not in ("scores", "inputs", "certificate") and value not in ("", None, (), {}):
             console.print(f"{key}: {value}", markup=False)
+    for gain in card.certificate.get("gains", ()):
+        lead = f", lead {gain['lead']}" if gain["lead"] != "" else ""
+        console.print(
+            f"gain in {gain['metric']}{lead}: {gain['value']:.4g} [{gain['lo']:.4g}, "
+            f"{gain['hi']:.4g}] over {gain['baseline']} ({gain['kind']}), "
+            f"{'shown' if gain['shown'] else 'not shown'}", markup=False,
+        )  # fmt: skip
+    for limit in card.certificate.get("limits", ()):
+        console.print(f"limit: {limit}", markup=False)
     if card.scores:
         import pandas as pd
 
-        show_scores(pd.DataFrame(list(card.scores)))
+        from terrella import learning
+
+        first = card.scores[0]
+        learning.show_scores(pd.DataFrame(list(card.scores)), f"{first['data']}; {first['split']}")
 
 
 def import_weights(task: str, paths: list[str], name: str) -> None:
@@ -479,8 +388,3 @@ def _report(job: Job, result: Product) -> None:
         if "flags" in result.events and len(result.events):
             counts += f" ({int(result.events['flags'].eq('').sum())} without flags)"
     print(f"{job.stem}: {counts or 'done'}")
-
-
-def _first_doi(name: str) -> str:
-    doi = registry.card(name).get("doi", "")
-    return str(doi[0] if isinstance(doi, list) and doi else doi)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SUFFIX = ".safetensors"
+UNKNOWN = "no skill shown: these weights carry no certificate"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Card:
         scores: rows of the score table, each with lo and hi.
         doi, licence, url: of the method and of the file.
         notes: what a user should know.
-        inputs: summary of the training inputs.
+        inputs: summary of the training rows (``terrella.novelty``).
+        certificate: what an evaluation showed, in short (``terrella.learn.certificate``).
     """
 
     task: str
@@ -60,7 +62,13 @@ class Card:
     url: str = ""
     notes: tuple[str, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Mapping[str, Any] = field(default_factory=dict)
     scores: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """What these weights were shown to do, in one sentence."""
+        return str(self.certificate.get("verdict", UNKNOWN))
 
 
 def load(task: str, weights: str | os.PathLike[str] = "default") -> Model:

@@ -12,9 +12,16 @@ import pytest
 import torch
 
 from terrella import cli, weights
-from terrella.tasks.ech import conjunctions as cj
+from terrella.learn import certificate
+from terrella.learn.split import blind, guard
+from terrella.tasks.ech import conjunction_rows as cj
+from terrella.tasks.ech import judge, scores
+from terrella.tasks.ech.baselines import lightgbm
 from terrella.tasks.ech.commands import read_features
+from terrella.tasks.ech.committee import Committee, Member
+from terrella.tasks.ech.conjunctions import Evaluation
 from terrella.tasks.ech.published import DeepECH
+from terrella.tasks.ech.task import Options, Recipe
 from terrella.types import Refused
 
 
@@ -97,35 +104,56 @@ def test_conjunctions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     path = tmp_path / "c.csv"
     _made().to_csv(path, index=False)
     rows = cj.read(path)
-    np.testing.assert_array_equal(rows.ae[:, -1], _made()["AE_lag00"])  # oldest first
-    for train, test in cj.folds(rows, "blocked", 5, 0):
-        assert not set(rows.block[train]) & set(rows.block[test]) and not (train & test).any()
-        apart = np.abs(rows.time[train][:, None] - rows.time[test]).min(1)
-        assert apart.min() > np.timedelta64(6, "h")
-        out = rows.time[~train & ~test]
-        assert all(np.abs(rows.time[test] - t).min() <= np.timedelta64(6, "h") for t in out)
-    assert _run("ech", "conjunctions", str(path), "--out", str(tmp_path / "o"), "--members", "1",
-                "--epochs", "2") == 0  # fmt: skip
-    got = pd.read_csv(tmp_path / "o" / "scores.csv")
-    assert set(got["model"]) == set(cj.MODELS) and got["split"].nunique() == 2
-    assert (got["lo"] <= got["hi"]).all() and (
-        tmp_path / "o" / "conjunctions.png"
-    ).stat().st_size > 5000
-    value = got.set_index(["split", "metric", "model"])["value"].unstack("split")
-    blocked, leaky = value.columns
-    assert value.loc[("r2", "lightgbm"), leaky] > value.loc[("r2", "lightgbm"), blocked]
-    assert value.loc[("r2", "lightgbm"), blocked] > 0.2
-    assert _run("ech", "conjunctions", str(path), "--test", str(path)) == 1
+    np.testing.assert_array_equal(rows.x["ae"][:, -1], _made()["AE_lag00"])  # oldest first
+    for fold in cj.plan([path], Evaluation(leak=False), None, None):
+        guard(fold)
+        tested = fold.test[0].windows
+        learned = np.concatenate([w.time for w in fold.train])
+        out = rows.time[~np.isin(rows.time, [*learned, *tested.time])]
+        assert all(np.abs(tested.time - t).min() <= np.timedelta64(6, "h") for t in out)
+        share = np.concatenate([w.y["occurrence"].numpy() for w in fold.train if w.y]).mean()
+        assert share == pytest.approx(0.8, abs=0.01)
+    assert _run("ech", "conjunctions", str(path), "--no-leak", "--out", str(tmp_path),
+                "--members", "2", "--epochs", "1") == 0  # fmt: skip
+    table = pd.read_csv(tmp_path / "scores.csv")
+    got = table[table["group"] == "all"].set_index(["metric", "model"])["value"]
+    assert got["r2", "lightgbm"] > 0.2 > got["r2", "rate"]
+    said = certificate.read(tmp_path / "certificate.json")
+    assert said["folds"][0]["embargo"] == "6 h" and said["certifies"] == "recipe"
+    assert _run("ech", "conjunctions", str(path), "--no-leak", "--test", str(path)) == 1
     assert "must be later" in capsys.readouterr().err
     (tmp_path / "d.csv").write_text("time,L\n1,2\n")
     with pytest.raises(Refused, match="lacks the column"):
         cj.read(tmp_path / "d.csv")
 
 
-def test_an_embargo_counts_both_ways() -> None:
-    time = np.datetime64("2013-08-01", "ns") + np.arange(0, 48, 2) * np.timedelta64(1, "h")
-    kept = cj.apart(time, time[[10, 9]])  # 18 h and 20 h; the order does not matter
-    np.testing.assert_array_equal(np.flatnonzero(~kept) * 2, np.arange(12, 28, 2))
+def test_a_random_split_flatters(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    _made().to_csv(path, index=False)
+    folds = list(cj.plan([path], Evaluation(), None, None))
+    assert len(list(cj.plan([path], Evaluation(leak=False), None, None))) == 5
+    assert [f.aside for f in folds] == [bool(f.leaks) for f in folds] == [False] * 5 + [True]
+    found = []
+    for fold in (folds[0], folds[5]):
+        scene = fold.test[0]
+        said = lightgbm(fold.train, Recipe())(blind(scene.windows))
+        table = judge.judge(said, scene, Recipe(), Options())
+        assert set(table["group"]) <= {cj.RANDOM if fold.leaks else "2013"}
+        found.append(scores.r2(table, np.ones(len(table))))
+    assert found[1] > found[0] > 0
+
+
+def test_a_committee_averages_probabilities() -> None:
+    torch.manual_seed(0)
+    members = [Member(Recipe(width=8, joint=16, share=False)).eval() for _ in range(3)]
+    x = {"ae": 200 * torch.rand(5, 36), "place": torch.rand(5, 1, 3)}
+    with torch.no_grad():
+        out = Committee(members)(**x)
+        chance = torch.stack([torch.sigmoid(m(**x)["logit"]) for m in members]).mean(0)
+        mean = torch.stack([m(**x)["mean"] for m in members])
+    torch.testing.assert_close(torch.sigmoid(out["logit"]), chance)
+    torch.testing.assert_close(out["mean"], mean.mean(0))
+    assert (out["spread"] > mean.std(0, unbiased=False)).all()
 
 
 def test_bad_cells_of_conjunctions_cost_their_row_only(tmp_path: Path) -> None:
@@ -137,10 +165,12 @@ def test_bad_cells_of_conjunctions_cost_their_row_only(tmp_path: Path) -> None:
     table.to_csv(path, index=False)
     with pytest.warns(UserWarning, match=r"1 rows .* the first is AE_lag05 in row 4"):
         rows = cj.read(path)
-    assert len(rows) == len(table) - 1 and rows.ae.min() == 1.0
-    np.testing.assert_array_equal(rows.flux[[4, 5]], 0)
-    smallest = table["flux_0"][table["flux_0"] > 0].min()
-    np.testing.assert_allclose(cj.logged(rows.flux)[[4, 5]], np.log10(smallest))
+    assert len(rows) == len(table) - 1 and rows.x["ae"].min() == 1.0 and rows.y is not None
+    np.testing.assert_array_equal(rows.y["flux"][[4, 5], 0], 0)
+    staged = cj.two_stages(rows, 0.0).y
+    assert staged is not None and (staged["occurrence"][[4, 5]] == 0).all()
+    assert torch.isnan(staged["amplitude"][[4, 5]]).all()
+    np.testing.assert_allclose(staged["amplitude"][0, 0], np.log10(table["flux_0"][0]), rtol=1e-6)
     table.loc[10:800, "L"] = np.inf
     table.to_csv(path, index=False)
     with pytest.raises(Refused, match=r"108 whole rows; 200 .* AE_lag05 in row 4"):
@@ -163,18 +193,3 @@ def test_a_later_file_may_hold_earlier_rows(tmp_path: Path) -> None:
     table[:700].to_csv(late, index=False)
     with pytest.raises(Refused, match=r"100 rows are left .*must be later"):
         cj._later(late, rows, early)
-
-
-def test_weighted_scores_equal_repeated_rows() -> None:
-    from sklearn.metrics import r2_score, roc_auc_score
-
-    rng = np.random.default_rng(0)
-    p, seen = rng.random(300).round(2), (rng.random(300) < 0.4).astype(float)
-    weight = rng.integers(0, 3, 300)
-    many = np.repeat(np.arange(300), weight)
-    assert cj.auc(p, seen, weight.astype(float)) == pytest.approx(
-        roc_auc_score(seen[many], p[many])
-    )
-    assert cj.explained(p, seen, weight.astype(float)) == pytest.approx(
-        r2_score(seen[many], p[many])
-    )

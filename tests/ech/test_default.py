@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 import terrella
+from terrella.learn.metrics import calibration_error
 from terrella.task import Model, run
-from terrella.tasks.ech import judge
-from terrella.tasks.ech.ablation import compared
+from terrella.tasks.ech import judge, scores
 from terrella.tasks.ech.inputs import Places
 from terrella.tasks.ech.predict import predict
 from terrella.tasks.ech.task import Evaluation
@@ -59,18 +59,16 @@ def test_physics_of_the_map(model: Model) -> None:
 
 def test_skill_on_storms_never_seen(model: Model) -> None:
     options = model.options()
-    fold = next(iter(judge.plan([], Evaluation(days=60, seed=9500), model.recipe, options)))
+    chosen = Evaluation(days=60, seed=9500, learn=10)
+    fold = next(judge.plan([], chosen, model.recipe, options))
     scene = fold.test[0]
     table = judge.judge(predict(model.network, scene.windows), scene, model.recipe, options)
     one = np.ones(len(table))
-    assert judge.accuracy_of_best(table, one) > 0.97
-    assert judge.brier_skill_of_best(table, one) > 0.97
-    assert judge.r2_of_best(table, one) > 0.95
-    assert judge.coverage_80(table, one) == pytest.approx(0.8, abs=0.03)
-    assert judge.calibration_error(table, one) < 0.03
-    same = compared({"a": table, "b": table}, "", "", draws=20)
-    behind = same[same["metric"].str.contains("behind")]
-    assert len(behind) and (behind["value"] == 0).all()
+    assert scores.accuracy_of_best(table, one) > 0.97
+    assert scores.brier_skill_of_best(table, one) > 0.97
+    assert scores.r2_of_best(table, one) > 0.95
+    assert scores.coverage_80(table, one) == pytest.approx(0.8, abs=0.03)
+    assert calibration_error(table, one) < 0.03
 
 
 def test_a_refused_place_is_marked_not_hidden(model: Model) -> None:

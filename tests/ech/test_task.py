@@ -13,12 +13,15 @@ import xarray as xr
 
 from terrella import product as products
 from terrella import registry, verbs
+from terrella.learn.metrics import calibration_error
+from terrella.learn.split import blind, guard
+from terrella.learn.train import Training
 from terrella.task import Model, run
-from terrella.tasks.ech import judge
+from terrella.tasks.ech import judge, scores
+from terrella.tasks.ech.ablation import encoders
 from terrella.tasks.ech.inputs import REACH, export, open_files
 from terrella.tasks.ech.model import Lean
 from terrella.tasks.ech.network import KINDS
-from terrella.tasks.ech.plot import reliability_figure
 from terrella.tasks.ech.predict import predict
 from terrella.tasks.ech.prepare import prepare
 from terrella.tasks.ech.simulate import drivers, simulate, truth
@@ -290,39 +293,70 @@ def test_scores_of_the_truth_are_the_best() -> None:
     record = simulate(seed=3, hours=24 * 40)
     windows = prepare(record, SMALL, Options(amplitude_everywhere=True))
     scene = Scene(record, windows)
-    best = judge.attainable((), SMALL)(windows)
+    best = judge.attainable(scene, SMALL)
     table = judge.judge(best, scene, SMALL, Options())
     one = np.ones(len(table))
     for name in ("accuracy_of_best", "brier_skill_of_best", "r2_of_best"):
-        assert getattr(judge, name)(table, one) == pytest.approx(1)
-    assert judge.coverage_80(table, one) == pytest.approx(0.8, abs=0.03)
-    assert judge.calibration_error(table, one) < 0.03
+        assert getattr(scores, name)(table, one) == pytest.approx(1)
+    assert scores.coverage_80(table, one) == pytest.approx(0.8, abs=0.03)
+    assert calibration_error(table, one) < 0.03
     wrong = {**best, "logit": best["logit"] + 1.0}
     mute = judge.judge(
         {k: np.full_like(v, np.nan) for k, v in best.items()}, scene, SMALL, Options()
     )
     assert all(np.isnan(TASK.metrics[n](mute, one)) for n in TASK.metrics), "no answer, no score"
     worse = judge.judge(wrong, scene, SMALL, Options())
-    assert judge.brier_skill_of_best(worse, one) < 0.97
+    assert scores.brier_skill_of_best(worse, one) < 0.97
     from sklearn.metrics import roc_auc_score
 
     seen = record["occurrence"].values.ravel()
     exact = roc_auc_score(seen, record["probability"].values.ravel())
-    assert judge.roc_auc(table, one) == pytest.approx(exact, abs=2e-3)
+    assert scores.roc_auc(table, one) == pytest.approx(exact, abs=2e-3)
 
 
-def test_baselines_learn(tmp_path: Path) -> None:
+def test_baselines_learn() -> None:
     learn = prepare(simulate(seed=4, hours=24 * 60, every=30), SMALL, Options())
     scene_record = simulate(seed=5, hours=24 * 60, every=30)
     scene = Scene(scene_record, prepare(scene_record, SMALL, Options(amplitude_everywhere=True)))
-    found = {}
+    outputs = {"best": judge.attainable(scene, SMALL)}
     for name, baseline in TASK.baselines.items():
-        table = judge.judge(baseline((learn,), SMALL)(scene.windows), scene, SMALL, Options())
+        if name != "deepech":
+            outputs[name] = baseline.fit((learn,), SMALL)(blind(scene.windows))
+    with pytest.raises(NoData, match="not imported"):
+        TASK.baselines["deepech"].fit((learn,), SMALL)
+    found = {}
+    for name, said in outputs.items():
+        table = judge.judge(said, scene, SMALL, Options())
         one = np.ones(len(table))
-        found[name] = judge.brier_skill(table, one), judge.r2(table, one)
-    assert found["best attainable"][0] > found["lightgbm"][0] > found["climatology"][0] > 0
-    assert found["best attainable"][1] > found["ridge"][1] > 0
-    assert reliability_figure(table, "simulated", tmp_path / "r.png").stat().st_size > 5000
+        found[name] = scores.brier_skill(table, one), scores.r2(table, one)
+    assert found["best"][0] > found["lightgbm"][0] > found["climatology"][0] > 0 > found["rate"][0]
+    assert found["best"][1] > found["ridge"][1] > 0
+
+
+def test_storms_are_judged_by_activity() -> None:
+    record = simulate(seed=3, hours=24 * 40)
+    windows = prepare(record, SMALL, Options(amplitude_everywhere=True))
+    table = judge.judge(
+        judge.attainable(Scene(record, windows), SMALL), Scene(record, windows), SMALL, Options()
+    )
+    assert not table.duplicated(["block", "activity"]).any() and "group" not in table
+    storm = record["SYM_H"].sel(time=record["L"]["time"]).values < -50
+    part = table[table["activity"] == "SYM-H < -50 nT"]
+    assert part["n"].sum() == 2 * storm.sum() > 0
+    assert table["n"].sum() == 2 * len(storm)
+    assert not [k for k in blind(windows).extra if "probability" in k or "mean" in k]
+
+
+def test_features_say_what_the_indices_did() -> None:
+    record = simulate(seed=3, hours=24)
+    windows = prepare(record, SMALL, Options())
+    found = TASK.features(blind(windows))
+    assert found.values.shape == (len(windows), 18) == (len(windows), len(found.names))
+    column = dict(zip(found.names, found.values.T, strict=True))
+    now = record["SYM_H"].sel(time=record["L"]["time"]).values
+    np.testing.assert_allclose(np.sinh(column["asinh SYM-H now"]) * 100, now, atol=1e-3)
+    assert (column["asinh SYM-H extreme 48 h"] <= column["asinh SYM-H mean 48 h"]).all()
+    assert (column["asinh SME most 5 h"] >= column["asinh SME mean 5 h"]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -340,6 +374,16 @@ def test_every_encoder_learns_a_little(kind: str) -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_encoders_are_rivals_of_each_other() -> None:
+    rivals = encoders(TASK, SMALL, Training(epochs=1, batch=256))
+    assert set(rivals) == set(KINDS) - {SMALL.encoder}
+    fold = next(judge.plan([], Evaluation(days=4, learn=4, refit=True), SMALL, Options()))
+    scene = fold.test[0]
+    said = rivals["lstm"].fit(fold.train, SMALL)(blind(scene.windows))
+    table = judge.judge(said, scene, SMALL, Options())
+    assert np.isfinite(scores.brier_skill(table, np.ones(len(table))))
 
 
 def test_calibration_mends_a_wrong_logit() -> None:
@@ -376,8 +420,25 @@ def test_settling_reads_valid_rows_only() -> None:
 def test_training_parts_share_no_storm(files: list[Path]) -> None:
     learned, held = judge.training([], {"days": 20, "held": 0.5}, SMALL, Options())
     assert not set(learned[0].groups["storm"]) & set(held[0].groups["storm"])
-    fold = next(iter(judge.plan([], Evaluation(days=10), SMALL, Options())))
+    fold = next(judge.plan([], Evaluation(days=10, learn=20), SMALL, Options()))
+    guard(fold)
     assert not set(fold.train[0].groups["storm"]) & set(fold.test[0].windows.groups["storm"])
     assert fold.test[0].windows.extra["threshold"] == 0.0
+    again = next(judge.plan([], Evaluation(days=10, learn=20, refit=True), SMALL, Options()))
+    guard(again)
+    assert again.refit and len(again.train) == 2 and not fold.refit
     with pytest.raises(Refused, match="groups"):
         judge.training(files, {}, SMALL, Options())  # two days are one storm: nothing to hold out
+
+
+def test_files_are_judged_by_storms_apart_in_time(tmp_path: Path) -> None:
+    made = export(simulate(seed=7, hours=24 * 200, every=120), tmp_path / "s")
+    for refit in (False, True):
+        fold = next(judge.plan(made, Evaluation(refit=refit), SMALL, Options()))
+        guard(fold)
+        assert len(fold.test) == 2 and bool(fold.validation) == refit
+        tested = np.concatenate([s.windows.time[s.windows.valid] for s in fold.test])
+        for part in fold.train + fold.validation:
+            assert np.abs(part.time[part.valid][:, None] - tested).min() > REACH
+    with pytest.raises(Refused, match="embargo"):
+        guard(dataclasses.replace(fold, embargo=np.timedelta64(20, "D")))

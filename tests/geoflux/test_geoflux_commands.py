@@ -62,21 +62,9 @@ def test_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (out / "goes13_goes15.png").stat().st_size > 5000
 
 
-def test_skill(tmp_path: Path) -> None:
-    rows = [
-        {"model": m, "metric": metric, "lead": k, "group": g, "value": 0.8, "lo": 0.7, "hi": 0.9}
-        for m in ("terrella", "persistence") for metric in ("PE", "coverage80")
-        for k in (1, 2, 3) for g in ("2017", "2018", "all")
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(tmp_path / "scores.csv", index=False)
-    assert terrella("geoflux", "skill", tmp_path / "scores.csv", "--out", tmp_path) == 0
-    assert (tmp_path / "skill.png").stat().st_size > 5000
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["geoflux", "skill", "nosuch.csv"], "no such file"),
         (["geoflux", "calibrate", "nosuch", "--pair", "a"], "write it as goes13:goes15"),
         (["geoflux", "calibrate", "nosuch", "--pair", "goes13"], "--pair 'goes13'"),
         (["geoflux", "calibrate", "x", "--pair", "a:b", "--kind", "round"], "--kind"),

@@ -12,15 +12,19 @@ import torch
 from tests.geoflux_scenes import record
 
 from terrella import registry
+from terrella.learn import compare as comparing
 from terrella.learn import config as configs
 from terrella.learn import evaluate as judging
-from terrella.learn.split import guard
+from terrella.learn.metrics import sections
+from terrella.learn.split import guard, shuffled
 from terrella.learn.train import fit
 from terrella.predict import predict
-from terrella.tasks.geoflux import baselines, judge, network
-from terrella.tasks.geoflux.prepare import check_causal, compare, folds, prepare, take
+from terrella.task import Baseline, Judging, Model
+from terrella.tasks.geoflux import baselines, conformal, features, judge, network
+from terrella.tasks.geoflux.prepare import check_causal, compare, folds, prepare, storm, take
 from terrella.tasks.geoflux.task import Evaluation, Options, Recipe
-from terrella.types import Fold, Record, Refused, Scene, Windows
+from terrella.types import Fold, Outputs, Record, Refused, Scene, Windows
+from terrella.weights import Card
 
 SMALL = Recipe(members=3, hidden=24, every=12)
 QUICK = {"epochs": 8, "batch": 128, "warmup": 1, "patience": 8}
@@ -42,11 +46,15 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
     return take(windows, early), take(windows, windows.time >= edge)
 
 
-def trained(learn: Windows, folder: Path) -> torch.nn.Module:
+def fold_of(learn: Windows) -> Fold:
+    a, b = folds(learn, SMALL)
+    return Fold("test", (), (a,), (b,), refit=True, keys=("year",))
+
+
+def trained(fold: Fold, folder: Path) -> torch.nn.Module:
     task = registry.get("geoflux")
     plan = dataclasses.replace(configs.load(task).train, **QUICK)
-    a, b = folds(learn, SMALL)
-    return fit(task, SMALL, [a], [b], plan, folder, progress=False)
+    return fit(task, SMALL, fold.train, fold.validation, plan, folder, progress=False)
 
 
 def scores(net: torch.nn.Module, test: Windows, scene: Record) -> pd.DataFrame:
@@ -58,18 +66,12 @@ def pe(table: pd.DataFrame, lead: int = 1) -> float:
     return judge.prediction_efficiency(part, np.ones(len(part)))
 
 
-def shuffled(windows: Windows) -> Windows:
-    assert windows.y is not None
-    order = np.random.default_rng(0).permutation(len(windows))
-    return dataclasses.replace(windows, y={**windows.y, "log_flux": windows.y["log_flux"][order]})
-
-
 def test_the_network_learns_and_a_shuffled_target_loses_all_skill(
     scene: Record, rows: Windows, tmp_path: Path
 ) -> None:
     learn, test = split(rows)
-    honest = scores(trained(learn, tmp_path / "a"), test, scene)
-    null = scores(trained(shuffled(learn), tmp_path / "b"), test, scene)
+    honest = scores(trained(fold_of(learn), tmp_path / "a"), test, scene)
+    null = scores(trained(shuffled(fold_of(learn), 0), tmp_path / "b"), test, scene)
     last = judge.judge(
         baselines.persistence((learn,), SMALL)(test), Scene(scene, test), SMALL, Options()
     )
@@ -119,6 +121,10 @@ def test_the_plan_refuses_to_judge_what_peeks(monkeypatch: pytest.MonkeyPatch) -
 def test_training_rows_end_before_the_test_year() -> None:
     fold = next(iter(judge.plan([], Evaluation("2012"), SMALL, Options())))
     guard(fold)
+    late = fold.train[0]
+    hour = dataclasses.replace(late, time=late.time + np.timedelta64(1, "h"))
+    with pytest.raises(Refused, match=r"embargo \(72 h\)"):
+        guard(dataclasses.replace(fold, train=(hour,), keys=("year",)))
     start = np.datetime64("2012-01-01", "ns")
     for part in fold.train + fold.validation:
         used = part.time[part.valid]
@@ -127,6 +133,8 @@ def test_training_rows_end_before_the_test_year() -> None:
     assert test.time.min() >= start and test.time.max() < np.datetime64("2013-01-01", "ns")
     assert test.y is not None
     assert torch.isnan(test.y["log_flux"][-1, 1:]).all(), "targets of the next year are left out"
+    for part in (test, *fold.train, *fold.validation):
+        assert set(part.extra) == set(judge.KNOWN), "hourly series hold what comes true"
     leaky = Fold("2012", fold.test, train=(test,), keys=("year",))
     with pytest.raises(Refused, match="both train and test"):
         guard(leaky)
@@ -150,6 +158,42 @@ def test_years_that_cannot_be(years: str) -> None:
         next(iter(judge.plan([], Evaluation(years), SMALL, Options())))
 
 
+def test_activity_is_told_where_kp_is_known() -> None:
+    Kp = np.full(200, 2.0)
+    Kp[60] = 5.0
+    Kp[120:] = np.nan
+    ends = np.array([60, 61, 108, 109, 120, 150])
+    np.testing.assert_array_equal(storm(Kp, ends), [0, 1, 1, 0, 0, np.nan])
+    assert np.isnan(storm(np.full(100, np.nan), np.array([50]))).all()
+
+
+def test_what_a_row_looks_like_is_what_the_network_sees(rows: Windows) -> None:
+    told = features.told(rows)
+    assert told.values.shape == (len(rows), len(told.names)) and 10 <= len(told.names) <= 40
+    at = features.names().index("SYM-H min 0-24 h")
+    np.testing.assert_array_equal(
+        told.values[:, told.names.index("SYM-H min 0-24 h")], rows.x["features"][:, at].numpy()
+    )
+    assert np.isfinite(told.values[rows.valid]).mean() > 0.8
+
+
+def test_the_lookup_knows_month_and_kp_and_no_flux(rows: Windows) -> None:
+    said = baselines.month_and_kp((rows,), SMALL)
+    at = [k for k, n in enumerate(features.names()) if not n.startswith("Kp max 0-24")]
+    gone = rows.x["features"].clone()
+    gone[:, at] = torch.nan
+    blind = dataclasses.replace(rows, x={**rows.x, "features": gone}, y=None, extra={})
+    np.testing.assert_array_equal(said(rows)["mean"], said(blind)["mean"])
+    Kp = rows.x["features"][:, features.names().index("Kp max 0-24 h")].numpy()
+    cell = (rows.time.astype("datetime64[M]").astype(int) % 12 == 3) & (Kp >= 3) & (Kp < 4)
+    assert rows.y is not None
+    truth = rows.y["log_flux"].numpy()[:, 0].astype(float)
+    few = 2 * baselines.FEW
+    here = truth[cell & np.isfinite(truth)]
+    by_hand = (here.sum() + few * np.nanmean(truth)) / (len(here) + few)
+    np.testing.assert_allclose(said(rows)["mean"][cell, 0], by_hand, rtol=1e-6)
+
+
 def test_pe_by_hand() -> None:
     table = pd.DataFrame({"truth": [1.0, 2, 3, 10, 20], "mean": [1.0, 2, 4, 10, 18],
                           "year": [2017, 2017, 2017, 2018, 2018]})  # fmt: skip
@@ -171,12 +215,13 @@ def test_every_model_is_scored_on_the_same_rows(
     task = registry.get("geoflux")
     counts, values = {}, {}
     for name, baseline in task.baselines.items():
-        table = judge.judge(baseline((learn,), SMALL)(test), Scene(scene, test), SMALL, Options())
+        said = baseline.fit((learn,), SMALL)(test)
+        table = judge.judge(said, Scene(scene, test), SMALL, Options())
         counts[name], values[name] = len(table), pe(table)
         part = table[table["lead"] == 1]
         assert 0.68 < part["in80"].mean() < 0.92, name
     assert len(set(counts.values())) == 1
-    assert values["climatology"] < values["persistence"] < values["ridge"]
+    assert values["climatology"] < values["month-Kp"] < values["persistence"] < values["ridge"]
     assert values["AR(27)"] > values["climatology"]
     assert values["lightgbm"] > values["persistence"]
 
@@ -228,15 +273,37 @@ def test_dropped_inputs_are_learnt(rows: Windows) -> None:
     assert torch.isfinite(out["mean"]).all(), "no inputs at all still give a number"
 
 
-def test_a_lone_year_is_named_in_the_scores() -> None:
+def persist(windows: Windows) -> Outputs:
+    """What a network of this task gives, from the last day alone."""
+    last = windows.x["features"][:, features.names().index("day 0")].nan_to_num(2.0)
+    rows = len(windows)
+    table = torch.linspace(-3, 3, len(conformal.GRID)).expand(rows, 3, -1)
+    return {"mean": last[:, None].expand(rows, 3).numpy(),
+            "scale": np.full((rows, 3), 0.4, np.float32), "table": table.numpy()}  # fmt: skip
+
+
+def test_a_lone_year_and_its_activity_are_named_in_the_scores() -> None:
     task = dataclasses.replace(
-        registry.get("geoflux"), baselines={"persistence": baselines.persistence}
-    )
-    plan = judge.plan([], Evaluation("2012"), SMALL, Options())
-    table = judging.evaluate(task, plan, SMALL, Options(), draws=10)
-    pe_ = table[(table["metric"] == "PE") & (table["model"] == "persistence")]
-    assert set(pe_["group"]) == {"all", "2012"}
+        registry.get("geoflux"), predict=lambda network, windows: persist(windows),
+        baselines={"climatology": Baseline("trivial", baselines.climatology)},
+    )  # fmt: skip
+    how = Judging(draws=20, rolls=19)
+    plan = list(judge.plan([], Evaluation("2012"), SMALL, Options()))
+    model = Model(task, torch.nn.Identity(), SMALL, Card("geoflux", "persist"))
+    found = judging.evaluate(task, plan, SMALL, Options(), model=model, judging=how)
+    table, gains = comparing.scores(found, how)
+    pe_ = table[(table["metric"] == "PE") & (table["model"] == judging.NETWORK)]
+    assert set(pe_["group"]) == {"all", "2012", "Kp >= 5", "quiet"}
     assert set(pe_["lead"]) == {1, 2, 3}
+    assert [g.lead for g in gains if g.group == "all"] == [1, 2, 3]
+    assert all(g.p == 0.05 for g in gains if g.group == "all" and g.lead < 3)
+    # After storms by year, and after storms as an activity, are one number where there is one year.
+    covered = table[table["model"] == judging.NETWORK].set_index(["metric", "group", "lead"])
+    for lead in (1, 2, 3):
+        by_year = covered.loc[("coverage80_storm", "2012", lead), "value"]
+        assert by_year == covered.loc[("coverage80", "Kp >= 5", lead), "value"]
+    parts = {g: m.sum() for g, lead, m in sections(found.network) if lead == 1}
+    assert parts["Kp >= 5"] + parts["quiet"] <= parts["all"]
 
 
 @pytest.mark.realdata
@@ -249,7 +316,7 @@ def test_persistence_on_real_years_is_what_was_measured(realdata: Path) -> None:
         scene = fold.test[0]
         out = baselines.persistence(fold.train, Recipe())(scene.windows)
         table = judge.judge(out, scene, Recipe(), Options())
-        n, one, two = want[fold.name]
+        n, one, two = want[fold.name.removeprefix("year ")]
         assert (table["lead"] == 1).sum() == n
         assert pe(table) == pytest.approx(one, abs=0.002)
         assert pe(table, 2) == pytest.approx(two, abs=0.01)

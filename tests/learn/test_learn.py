@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,8 +19,6 @@ from hypothesis import strategies as st
 from terrella import registry
 from terrella.learn import config as configs
 from terrella.learn.data import Rows, Shuffled
-from terrella.learn.evaluate import evaluate
-from terrella.learn.metrics import block_weights, f1, interval, ratio, score
 from terrella.learn.split import by_group, guard
 from terrella.learn.train import Training, fit
 from terrella.tasks.precipitation.prepare import prepare, sample
@@ -209,55 +206,6 @@ def test_a_recipe_file_names_its_mistakes(tmp_path: Path) -> None:
     assert configs.load(task, seed=9).train.seed == 9
     for name in registry.names():
         assert configs.load(registry.get(name)).name == "default"
-
-
-def test_weights_of_blocks_are_counts_of_blocks() -> None:
-    blocks = np.array(["a", "a", "b", "c", "c", "c"])
-    drawn = block_weights(blocks, 200, 0)
-    assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 3] == drawn[:, 5]).all()
-    assert (drawn[:, [0, 2, 3]].sum(1) == 3).all()
-
-
-def test_metrics_weigh_rows_as_copies_would() -> None:
-    table = pd.DataFrame({"tp": [3.0, 0, 1], "fp": [1.0, 0, 2], "fn": [0.0, 4, 1]})
-    weight = np.array([2.0, 0, 3])
-    copies = table.loc[[0, 0, 2, 2, 2]]
-    for metric in (f1("tp", "fp", "fn"), ratio("tp", "fp")):
-        assert metric(table, weight) == metric(copies, np.ones(5))
-    assert np.isnan(ratio("tp", "fn")(table, np.array([1.0, 0, 0])))
-
-
-def test_intervals_cover_what_they_say() -> None:
-    rng = np.random.default_rng(5)
-    inside = 0
-    metric = ratio("x", "one")
-    for trial in range(200):
-        block = np.repeat(np.arange(40), 5)
-        x = rng.normal(0, 1, 40)[block] + rng.normal(0, 0.3, 200)
-        table = pd.DataFrame({"x": x, "one": 1.0})
-        _, lo, hi = interval(metric, table, block_weights(block, 200, trial), 0.9)
-        inside += lo <= 0.0 <= hi
-    assert 0.83 <= inside / 200 <= 0.96
-
-
-def test_scores_by_group_and_lead() -> None:
-    table = pd.DataFrame(
-        {
-            "block": range(8),
-            "group": [2017] * 4 + [2018] * 4,
-            "lead": [1, 2] * 4,
-            "x": 1.0,
-            "n": 2.0,
-        }
-    )
-    made = score(table, {"m": ratio("x", "n")}, draws=20, model="a")
-    assert set(made["group"]) == {"all", "2017", "2018"} and set(made["lead"]) == {1, 2}
-    assert (made["value"] == 0.5).all()
-
-
-def test_nothing_to_judge_is_refused() -> None:
-    with pytest.raises(Refused, match="nothing to score"):
-        evaluate(task, [], RECIPE, Options())
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,8 @@ import terrella
 from terrella.cli import main
 from terrella.tasks.precursor import imagefiles
 from terrella.tasks.precursor.commands import seconds
-from terrella.tasks.precursor.report import QUICK, SMALL, validation
 from terrella.tasks.precursor.simulate import export, simulate
 from terrella.tasks.precursor.stations import open_files
-from terrella.tasks.precursor.task import Evaluation, Options
 from terrella.types import Refused
 
 
@@ -68,14 +66,16 @@ def test_files_images_and_pictures_give_the_same_answer(folder: Path, tmp_path: 
         np.testing.assert_allclose(other, found[0], atol=1e-6)
 
 
-def test_run_says_anomaly_and_carries_the_skill_line(folder: Path, tmp_path: Path) -> None:
+def test_run_says_anomaly_and_carries_the_verdict(folder: Path, tmp_path: Path) -> None:
+    verdict = terrella.load("precursor").card.verdict
     assert call("run", "precursor", folder, "--out", tmp_path, "--explain", "azimuth") == 0
     with xr.open_dataset(next(tmp_path.glob("*.nc")), engine="h5netcdf") as data:
         assert data.attrs["title"] == "anomaly classification"
-        assert data.attrs["skill"].startswith("no skill beyond")
+        assert data.attrs["verdict"] == verdict and "on simulated world" in verdict
         assert "azimuth" in data["gradcam"].attrs["long_name"]
     table = pd.read_csv(next(tmp_path.glob("*.csv")))
     assert not table["label"].str.contains("precursor").any()
+    assert len(table) and (table["verdict"] == verdict).all()
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
@@ -175,16 +175,20 @@ def test_real_station_days_and_an_invented_catalogue_show_no_skill(
 ) -> None:
     files = sorted((realdata / "precursor").glob("*vsec.sec.gz"))
     side = invented(tmp_path, files)
-    options = Options(lead=0.75, quiet=0.1, explain="none")
-    plan = Evaluation(split="loeo", folds=3)
-    quick = dataclasses.replace(QUICK, epochs=4)
-    lines = validation(
-        [*files, *side], [plan], SMALL, options, quick, tmp_path / "out", 0, 0, lambda _: None
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        '[recipe]\nhidden = 64\ndrop = 0.0\nwindow = 3600.0\nsize = 64\naugment = "none"\n'
+        "[train]\nepochs = 4\nbatch = 32\nlr = 3e-3\nweight_decay = 0.05\n"
     )
-    assert lines[-1].startswith("no skill beyond")
-    scores = pd.read_csv(tmp_path / "out" / "scores.csv")
-    assert {"terrella", "majority", "station-only", "kp-only"} <= set(scores["model"])
-    assert len(scores) and (tmp_path / "out" / "confusion.loeo.png").is_file()
+    out = tmp_path / "out"
+    assert call("evaluate", "precursor", *files, *side, "--config", recipe, "--split", "loeo",
+                "--folds", 3, "--lead", 0.75, "--quiet", 0.1, "--draws", 100,
+                "--out", out) == 0  # fmt: skip
+    body = json.loads((out / "certificate.json").read_text())
+    assert body["skill"] == "not shown" and body["verdict"].startswith("no skill beyond")
+    scores = pd.read_csv(out / "scores.csv")
+    assert {"terrella", "majority", "station-only", "kp-only", "lightgbm"} <= set(scores["model"])
+    assert (out / "confusion.png").is_file()
 
 
 @pytest.mark.realdata

@@ -1,4 +1,4 @@
-"""A study on files as a user types it: world, validate, train, certify, run, dataset, evaluate."""
+"""A study on files as a user types it: world, evaluate, train, certify, run, dataset, watch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from terrella.cli import main
+from terrella.weights import read_card
 
 CONFIG = """
 name = "small"
@@ -30,7 +31,8 @@ epochs = 1
 batch = 32
 lr = 3e-3
 """
-MODELS = {"terrella", "majority", "station-only", "kp-only", "hour-only", "station-month"}
+MODELS = {"terrella", "majority", "station-only", "kp-only", "hour-only", "station-month",
+          "lightgbm"}  # fmt: skip
 
 
 def call(*words: object) -> int:
@@ -50,116 +52,152 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def validated(study: Path) -> Path:
-    """What validate writes for that world, with both nulls and the continuous test."""
-    world, out = study / "world", study / "validate"
-    assert call("precursor", "validate", world, world / "earthquakes.csv", world / "stations.csv",
-                "--config", study / "small.toml", "--split", "loeo,all,random", "--folds", 2,
-                "--embargo", 0.5, "--out", out) == 0  # fmt: skip
+def evaluate(study: Path, split: str, *more: object) -> Path:
+    """What ``terrella evaluate`` writes for that world and one split."""
+    world, out = study / "world", study / split
+    assert call("evaluate", "precursor", world, world / "earthquakes.csv", world / "stations.csv",
+                "--config", study / "small.toml", "--split", split, "--folds", 2, "--embargo", 0.5,
+                "--draws", 50, "--rolls", 3, *more, "--out", out) == 0  # fmt: skip
     return out
 
 
 @pytest.fixture(scope="module")
+def evaluated(study: Path) -> Path:
+    """All kept apart, with both nulls."""
+    return evaluate(study, "all", "--nulls", 1, "--shifts", 1)
+
+
+@pytest.fixture(scope="module")
 def trained(study: Path) -> Path:
-    """Weights trained on that world's files, judged on them too."""
+    """Weights trained on that world's files."""
     out = study / "weights"
     assert call("train", "precursor", study / "world", "--config", study / "small.toml",
-                "--out", out) == 0  # fmt: skip
+                "--no-judge", "--out", out) == 0  # fmt: skip
     return out / "small.safetensors"
 
 
-def test_validate_writes_scores_nulls_and_figures(validated: Path) -> None:
-    scores = pd.read_csv(validated / "scores.csv")
-    nulls = {"terrella (label shuffle 1)", "terrella (catalogue shift 1)"}
-    for _, part in scores.groupby("split"):
-        assert set(part["model"]) == MODELS | nulls
-        same = part[part["model"].isin(MODELS)]
-        assert same["n"].nunique() == 1  # all on the same rows
-    assert (scores["lo"] <= scores["hi"]).all()
-    for name in ("confusion.loeo", "confusion.all", "molchan"):
-        assert (validated / f"{name}.png").stat().st_size > 10_000
-    alarms = pd.read_csv(validated / "false_alarms.csv").set_index("station")
+def test_one_command_gives_scores_nulls_and_figures(evaluated: Path) -> None:
+    scores = pd.read_csv(evaluated / "scores.csv")
+    assert set(scores["model"]) == MODELS
+    assert scores[scores["group"] == "all"]["n"].nunique() == 1  # all on the same rows
+    assert {"precursor_mcc", "magnitude_f1", "azimuth_f1", "circular_error"} <= set(
+        scores["metric"]
+    )
+    for name in ("confusion", "skill", "reliability"):
+        assert (evaluated / f"{name}.png").stat().st_size > 10_000
+        assert f"![{name}]({name}.png)" in (evaluated / "certificate.md").read_text()
+    body = json.loads((evaluated / "certificate.json").read_text())
+    (gain,) = [g for g in body["gains"] if g["group"] == "all"]
+    assert gain["metric"] == "precursor_mcc" and gain["null"] is not None
+    assert all(f["keys"] == ["earthquake", "station", "block"] for f in body["folds"])
+    assert all(f["embargo"] == "12 h" for f in body["folds"])
+    tested, total = body["data"].split(" windows")[0].split(" of ")
+    assert 0 < int(tested) <= int(total)
+    assert body["recipe"]["size"] == 64
+
+
+def test_both_nulls_are_trained(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a null is its best score; here the nulls themselves are looked at."""
+    from terrella import registry
+    from terrella.learn import config
+    from terrella.learn.evaluate import evaluate as judge
+    from terrella.learn.evaluate import refitter
+    from terrella.task import Judging
+
+    task = registry.get("precursor")
+    chosen = config.load(task, study / "small.toml")
+    options = task.options(**chosen.options, explain="none")
+    how = task.evaluation(split="loeo", folds=2, shifts=2)
+    folds = list(task.plan([study / "world"], how, chosen.recipe, options))
+    assert [f.null for f in folds] == ["", "", *["catalogue shift 1"] * 2,
+                                       *["catalogue shift 2"] * 2]  # fmt: skip
+    found = judge(task, folds[:3], chosen.recipe, options, judging=Judging(rolls=1, nulls=1),
+                  refit=refitter(task, chosen.recipe, chosen.train))  # fmt: skip
+    assert set(found.nulls) == {"roll 1", "label shuffle 1", "catalogue shift 1"}
+    truth = [set(t["block"]) for t in (found.network, found.nulls["catalogue shift 1"])]
+    assert truth[0] != truth[1], "a moved catalogue gives other windows other earthquakes"
+
+
+def test_a_certificate_goes_into_the_card_and_every_product(
+    study: Path, evaluated: Path, trained: Path, tmp_path: Path
+) -> None:
+    certificate = evaluated / "certificate.json"
+    assert call("weights", "certify", "precursor", trained, certificate) == 0
+    body = json.loads(certificate.read_text())
+    card = read_card(trained)
+    assert {str(s["model"]) for s in card.scores} == MODELS
+    day = sorted((study / "world").glob("S*.gz"))[0]
+    assert call("run", "precursor", day, "--weights", trained, "--out", tmp_path,
+                "--explain", "none") == 0  # fmt: skip
+    with xr.open_dataset(next(tmp_path.glob("*.nc")), engine="h5netcdf") as data:
+        assert data.attrs["verdict"] == body["verdict"]
+        assert data.attrs["title"] == "anomaly classification"
+        assert "novelty" in data, "weights that are trained know what they saw"
+    table = pd.read_csv(next(tmp_path.glob("*.csv")))
+    assert (table["verdict"] == body["verdict"]).all()
+    assert not table["label"].str.contains("precursor").any()
+
+
+def test_no_flag_sets_the_verdict(study: Path, tmp_path: Path) -> None:
+    day = sorted((study / "world").glob("S*.gz"))[0]
+    assert call("run", "precursor", day, "--certificate", "skill: all", "--out", tmp_path) == 2
+
+
+def test_a_naive_split_certifies_nothing(
+    study: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = evaluate(study, "random") / "certificate.json"
+    assert json.loads(path.read_text())["verdict"].startswith("no verdict: the split leaks")
+    capsys.readouterr()
+    assert call("weights", "certify", "precursor", trained, path) == 1
+    said = capsys.readouterr().err
+    assert "leaks" in said and said.count("\n") == 1
+
+
+def test_another_recipe_is_not_certified(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("weights", "export", "precursor", "default", "--out", tmp_path) == 0
+    certificate = evaluated / "certificate.json"
+    copy = tmp_path / "default.safetensors"
+    assert call("weights", "certify", "precursor", copy, certificate) == 1
+    assert "evaluate with the weights' own recipe" in capsys.readouterr().err
+
+
+def test_continuous_data_are_watched(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("precursor", "watch", study / "world", "--config", study / "small.toml",
+                "--embargo", 0.5, "--out", tmp_path) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert all(f"{m}: Molchan area skill" in said for m in MODELS)
+    assert (tmp_path / "molchan.png").stat().st_size > 10_000
+    alarms = pd.read_csv(tmp_path / "false_alarms.csv").set_index("station")
     # The last two fifths of 16 days at two stations.
     assert alarms.loc["all", "years"] * 365.25 == pytest.approx(2 * 0.4 * 16, rel=0.02)
     assert (alarms["false"] <= alarms["alarms"]).all()
 
 
-def test_the_certificate_is_of_a_split_that_does_not_leak(validated: Path) -> None:
-    body = json.loads((validated / "certificate.json").read_text())
-    assert body["evaluation"]["split"] == "all"
-    assert body["recipe"]["size"] == 64
-    assert body["line"].startswith("skill:" if body["skill"] else "no skill beyond")
-    tested, total = body["data"].split(" windows")[0].split(" of ")
-    assert 0 < int(tested) <= int(total)
-
-
-def test_a_certificate_goes_into_the_card_and_every_product(
-    study: Path, validated: Path, trained: Path, tmp_path: Path
+def test_a_labelled_set_is_evaluated(
+    study: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    certificate = validated / "certificate.json"
-    assert call("precursor", "certify", trained, certificate) == 0
-    body = json.loads(certificate.read_text())
-    day = sorted((study / "world").glob("S*.gz"))[0]
-    assert call("run", "precursor", day, "--weights", trained, "--out", tmp_path,
-                "--explain", "none") == 0  # fmt: skip
-    with xr.open_dataset(next(tmp_path.glob("*.nc")), engine="h5netcdf") as data:
-        assert data.attrs["skill"] == body["line"]
-        word = "prediction" if body["skill"] else "anomaly classification"
-        assert data.attrs["title"] == word
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"line": "skill: all of it"}, "not what its numbers say"),
-        ({"skill": True}, "not what its numbers say"),
-        ({"recipe": {"size": 224}}, "validate with the weights' own recipe"),
-        ({"evaluation": {"split": "random"}}, "leaks"),
-        ({"gain": 3}, "not a certificate"),
-        ({"evaluation": None}, "not a certificate"),
-    ],
-)
-def test_what_certifies_nothing(
-    validated: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    change: dict[str, object], word: str,
-) -> None:  # fmt: skip
-    body = json.loads((validated / "certificate.json").read_text())
-    if "skill" in change:
-        change = {"skill": not body["skill"]}
-    path = tmp_path / "certificate.json"
-    path.write_text(json.dumps({**body, **change}))
-    before = trained.with_suffix(".toml").read_bytes()
-    assert call("precursor", "certify", trained, path) == 1
-    said = capsys.readouterr().err
-    assert word in said and said.count("\n") == 1
-    assert trained.with_suffix(".toml").read_bytes() == before
-
-
-def test_packaged_weights_are_not_certified(
-    validated: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("precursor", "certify", "default", validated / "certificate.json") == 1
-    assert "terrella weights export" in capsys.readouterr().err
-
-
-def test_trained_weights_carry_scores_beside_baselines(trained: Path) -> None:
-    scores = pd.read_csv(trained.parent / "scores.csv")
-    assert set(scores["model"]) == MODELS
-    assert "precursor_mcc" in set(scores["metric"])
-
-
-def test_a_labelled_set_is_evaluated(study: Path, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "data.nc"
     assert call("precursor", "dataset", study / "world", "--config", study / "small.toml",
                 "--out", path) == 0  # fmt: skip
-    assert call("evaluate", "precursor", path, "--weights", trained, "--split", "loeo",
-                "--folds", 2, "--no-refit", "--out", tmp_path) == 0  # fmt: skip
+    # What is given weights, not trained: loso of two stations is not the packaged refit.
+    how = ("--split", "loso", "--draws", 20, "--rolls", 3)
+    assert call("evaluate", "precursor", path, "--weights", trained, "--no-refit", *how,
+                "--out", tmp_path) == 0  # fmt: skip
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert set(scores["model"]) == MODELS
-    assert call("precursor", "validate", path, "--config", study / "small.toml", "--split",
-                "loso", "--epochs", 1, "--nulls", 0, "--out", tmp_path / "v") == 0  # fmt: skip
-    assert (tmp_path / "v" / "certificate.json").is_file()
+    assert {"SMA", "SMB"} <= set(scores["group"])
+    assert json.loads((tmp_path / "certificate.json").read_text())["certifies"] == "weights"
+    capsys.readouterr()
+    assert call("evaluate", "precursor", path, "--weights", trained, "--shifts", 1, *how,
+                "--out", tmp_path) == 1  # fmt: skip
+    assert "give magnetometer files" in capsys.readouterr().err
+    assert call("precursor", "watch", path, "--config", study / "small.toml") == 1
+    assert "not continuous" in capsys.readouterr().err
 
 
 def test_two_catalogues_are_refused(

@@ -1,21 +1,79 @@
-"""Judging a network beside its baselines, on the same rows in the same run."""
+"""Judging a network beside its baselines, on the same rows in the same run; one loop for all tasks.
+
+Models get training rows, and test rows without their truth. Nothing that is fitted ever sees a test
+scene, so nothing can be chosen on one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from terrella.learn.metrics import score
-from terrella.learn.split import guard
+from terrella.learn.split import blind, guard, rolled, shuffled
 from terrella.predict import predict
-from terrella.task import Model, Task
-from terrella.types import Fold, Outputs, Refused, Windows
+from terrella.task import Judging, Model, Task
+from terrella.types import Fold, NoData, Outputs, Refused, Scene, Windows
 
-COLUMNS = ["task", "data", "split", "group", "lead", "model", "metric", "value", "lo", "hi", "n"]
+NETWORK, BEST, ROLL = "terrella", "best attainable", "roll "
+Predictor = Callable[[Windows], Outputs]
+Refit = Callable[[Sequence[Windows], Sequence[Windows]], Model]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one fold was made of.
+
+    Attributes:
+        name: of the fold.
+        train, validation, test: rows, and a hash of what they hold.
+        keys, embargo: what was kept apart.
+        refit: whether the network was trained on it.
+    """
+
+    name: str
+    train: tuple[int, str]
+    validation: tuple[int, str]
+    test: tuple[int, str]
+    keys: tuple[str, ...]
+    embargo: str
+    refit: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was judged, before any score is taken of it.
+
+    Attributes:
+        task: what was judged.
+        data, split: in words.
+        leaks: why the split leaks; empty for one that does not.
+        parts: the folds.
+        tables: model -> rows of the task's ``judge``, the same rows for every model.
+        nulls: null -> such rows of the network where nothing true was left.
+        absent: baseline -> why it could not be had.
+    """
+
+    task: Task
+    data: str
+    split: str
+    leaks: str
+    parts: tuple[Part, ...]
+    tables: dict[str, pd.DataFrame]
+    nulls: dict[str, pd.DataFrame] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def network(self) -> pd.DataFrame:
+        """The network's own rows."""
+        return self.tables[NETWORK]
 
 
 def evaluate(
@@ -25,12 +83,11 @@ def evaluate(
     options: Any,
     *,
     model: Model | None = None,
-    refit: Callable[[Fold], Model] | None = None,
-    draws: int = 500,
-    seed: int = 0,
-    note: Callable[[str], None] = lambda _: None,
-) -> pd.DataFrame:
-    """Score a network and every baseline of its task.
+    refit: Refit | None = None,
+    judging: Judging | None = None,
+    note: Note = lambda _: None,
+) -> Evaluation:
+    """Judge a network and every baseline of its task.
 
     Args:
         task: what is judged.
@@ -38,65 +95,140 @@ def evaluate(
         recipe, options: as for a run.
         model: the weights to judge, for folds that do not refit.
         refit: trains a model on a fold's training part, for folds that do.
-        draws, seed: of the block bootstrap.
+        judging: how many draws and nulls.
         note: told what is being done.
 
-    Returns:
-        Rows with the columns of ``scores.csv``.
-
     Raises:
-        Refused: a group on both sides of a split, or nothing to judge.
+        Refused: a fold leaks or does not say what it keeps apart, nulls are asked for where nothing
+            is trained, or there is nothing to judge.
     """
+    how = judging or Judging()
     tables: dict[str, list[pd.DataFrame]] = {}
-    data = split = ""
-    named, seen = False, set()
-    for fold in folds:
+    nulls: dict[str, list[pd.DataFrame]] = {}
+    absent: dict[str, str] = {}
+    parts: list[Part] = []
+    words: dict[str, str] = {"data": "", "split": "", "leaks": ""}
+    learnt: tuple[Windows, ...] | None = None
+    fitted: dict[str, Predictor] = {}  # folds that learn from the very same rows share baselines
+
+    def judged(fold: Fold, scene: Scene, outputs: Outputs) -> pd.DataFrame:
+        rows: pd.DataFrame = task.judge(outputs, scene, recipe, options)
+        rows = rows.assign(aside=fold.aside)
+        return rows if "group" in rows else rows.assign(group=fold.name)
+
+    for number, fold in enumerate(folds):
         guard(fold)
-        data, split = fold.data or data, fold.split or split
-        seen.add(fold.name)
-        for name, predictor in _predictors(task, fold, recipe, model, refit, note):
+        if (how.nulls or fold.null) and not (fold.refit and refit):
+            raise Refused(
+                f"{task.name}: this plan judges given weights; a null needs one that trains"
+            )
+        if fold.null:
+            outputs_of = _network(task, fold, model, refit, note)
             for scene in fold.test:
-                rows = task.judge(predictor(scene.windows), scene, recipe, options)
-                # A group that the task names is shown even if alone; a lone fold says nothing new.
-                named |= "group" in rows
-                group = rows.get("group", fold.name)
-                tables.setdefault(name, []).append(rows.assign(group=group))
+                rows = judged(fold, scene, outputs_of(scene))
+                nulls.setdefault(fold.null, []).append(rows)
+            continue
+        parts.append(_part(fold))
+        if not fold.aside or not words["data"]:
+            words = {k: getattr(fold, k) or v for k, v in words.items()}
+        if fold.train is not learnt:
+            learnt, fitted = fold.train, {}
+        for name, outputs_of in _models(task, fold, recipe, model, refit, note, absent, fitted):
+            for k, scene in enumerate(fold.test):
+                outputs = outputs_of(scene)
+                tables.setdefault(name, []).append(judged(fold, scene, outputs))
+                for roll in range(how.rolls if name == NETWORK and not fold.aside else 0):
+                    rng = np.random.default_rng((how.bootstrap, roll, number, k))
+                    rows = judged(fold, scene, rolled(scene, outputs, rng))
+                    nulls.setdefault(f"{ROLL}{roll + 1}", []).append(rows)
+        for k in range(0 if fold.aside else how.nulls):
+            lost = shuffled(fold, how.bootstrap + k)
+            outputs_of = _network(task, lost, None, refit, note)
+            for scene in fold.test:
+                nulls.setdefault(f"label shuffle {k + 1}", []).append(
+                    judged(fold, scene, outputs_of(scene))
+                )
     if not tables:
         raise Refused(f"{task.name}: the evaluation found nothing to score")
-    unsaid = [] if named or len(seen) > 1 else ["group"]
-    scored = [
-        score(
-            pd.concat(parts, ignore_index=True).drop(columns=unsaid), task.metrics, draws=draws,
-            seed=seed, task=task.name, data=data, split=split, model=name,
+    return Evaluation(
+        task, **words, parts=tuple(parts), tables=_joined(tables, parts),
+        nulls=_joined(nulls, parts), absent=absent,
+    )  # fmt: skip
+
+
+def _joined(tables: dict[str, list[pd.DataFrame]], parts: Sequence[Part]) -> dict[str, Any]:
+    made = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    for name, table in made.items():
+        # A lone fold, and nothing else by that name, says nothing new.
+        if len(parts) < 2 and table["group"].astype(str).eq(parts[0].name if parts else "").all():
+            made[name] = table.drop(columns="group")
+    return made
+
+
+def _part(fold: Fold) -> Part:
+    embargo = "" if fold.embargo is None else f"{fold.embargo / np.timedelta64(1, 'h'):g} h"
+    sides = (fold.train, fold.validation, [s.windows for s in fold.test])
+    learnt, held, tested = ((sum(int(w.valid.sum()) for w in side), digest(side)) for side in sides)
+    return Part(fold.name, learnt, held, tested, fold.keys, embargo, fold.refit)
+
+
+def digest(parts: Sequence[Windows]) -> str:
+    """sha256 of what rows hold: time, inputs, targets. Equal rows have equal hashes."""
+    made = hashlib.sha256()
+    for windows in parts:
+        made.update(windows.time.tobytes())
+        made.update(np.packbits(windows.valid).tobytes())
+        for values in (windows.x, windows.y or {}):
+            for name in sorted(values):
+                made.update(name.encode())
+                for piece in values[name].split(4096):  # type: ignore[no-untyped-call]
+                    made.update(np.ascontiguousarray(piece.numpy()).tobytes())
+    return made.hexdigest()
+
+
+def _network(
+    task: Task, fold: Fold, model: Model | None, refit: Refit | None, note: Note
+) -> Callable[[Scene], Outputs]:
+    note(f"{fold.name}: network{f' ({fold.null})' if fold.null else ''}")
+    judged = refit(fold.train, fold.validation) if fold.refit and refit else model
+    if judged is None:
+        raise Refused(
+            f"{task.name}: this plan judges given weights and trains none; give --weights, "
+            "not a recipe"
         )
-        for name, parts in tables.items()
-    ]  # fmt: skip
-    return pd.concat(scored, ignore_index=True)[COLUMNS]
+    forward = task.predict or predict
+    return lambda scene: forward(judged.network, blind(scene.windows))
 
 
-def _predictors(
-    task: Task,
-    fold: Fold,
-    recipe: Any,
-    model: Model | None,
-    refit: Callable[[Fold], Model] | None,
-    note: Callable[[str], None],
-) -> Iterable[tuple[str, Callable[[Windows], Outputs]]]:
-    note(f"{fold.name}: network")
-    judged = refit(fold) if fold.refit and refit else model
-    if judged is not None:
-        forward = task.predict or predict
-        yield "terrella", lambda windows: forward(judged.network, windows)
+def _models(
+    task: Task, fold: Fold, recipe: Any, model: Model | None, refit: Refit | None, note: Note,
+    absent: dict[str, str], fitted: dict[str, Predictor],
+) -> Iterator[tuple[str, Callable[[Scene], Outputs]]]:  # fmt: skip
+    yield NETWORK, _network(task, fold, model, refit, note)
     for name, baseline in task.baselines.items():
         note(f"{fold.name}: {name}")
-        yield name, baseline(fold.train, recipe)
+        try:
+            known = fitted[name] if name in fitted else baseline.fit(fold.train, recipe)
+        except NoData as reason:
+            absent[name] = str(reason)
+            continue
+        fitted[name] = known
+        yield name, lambda scene, known=known: known(blind(scene.windows))  # type: ignore[misc]
+    if task.attainable is not None and all(_knows(s) for s in fold.test):
+        attainable = task.attainable
+        yield BEST, lambda scene: attainable(scene, recipe)
 
 
-def refitter(task: Task, recipe: Any, plan: Any) -> Callable[[Fold], Model]:
-    """A ``refit`` that trains from scratch on a fold's training part.
+def _knows(scene: Scene) -> bool:
+    """Whether the simulation left what its best answer is made from."""
+    return any(k.startswith("true") for k in scene.windows.extra)
 
-    The epoch is chosen on ``fold.train``'s last part (its ``validation`` windows), which the task
-    has put there; the test part is out of reach.
+
+def refitter(task: Task, recipe: Any, plan: Any) -> Refit:
+    """A ``refit`` that trains from scratch on a fold's training part, and is given no other.
+
+    The epoch is chosen on the validation rows, or on the last of the training parts where there are
+    none.
 
     Args:
         task, recipe, plan: as for ``learn.train.fit``.
@@ -104,11 +236,11 @@ def refitter(task: Task, recipe: Any, plan: Any) -> Callable[[Fold], Model]:
     from terrella.learn.train import fit
     from terrella.weights import Card
 
-    def refit(fold: Fold) -> Model:
-        held = fold.validation or fold.train[-1:]
-        learned = fold.train if fold.validation else fold.train[:-1]
+    def refit(train: Sequence[Windows], validation: Sequence[Windows]) -> Model:
+        held = validation or train[-1:]
+        learned = train if validation else train[:-1]
         with tempfile.TemporaryDirectory() as scratch:
             network = fit(task, recipe, learned, held, plan, Path(scratch), progress=False)
-        return Model(task, network, recipe, Card(task.name, fold.name))
+        return Model(task, network, recipe, Card(task.name, "refitted"))
 
     return refit

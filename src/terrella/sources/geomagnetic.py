@@ -356,7 +356,7 @@ def _csv(text: str, origin: np.datetime64 | None) -> Table | None:
     elif pd.api.types.is_numeric_dtype(raw):
         time = (raw.to_numpy(float) * 1e3).round().astype("int64").astype("datetime64[ms]")
     else:
-        parsed = pd.to_datetime(raw, utc=True, format="ISO8601")
+        parsed = pd.to_datetime(raw.astype(str), utc=True, format="ISO8601")
         time = parsed.dt.tz_localize(None).to_numpy("datetime64[ns]")
     return Table(time.astype("datetime64[ns]"), _with_sme(values))
 

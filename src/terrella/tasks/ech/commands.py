@@ -1,4 +1,4 @@
-"""Verbs of this task: one row of a feature file, and the reliability of the probability."""
+"""The verb for one row of a feature file."""
 
 from __future__ import annotations
 
@@ -108,29 +108,3 @@ def sample(
     print(f"amplitude: {mean:.6f} dB{reach}{note}")
     if out["beyond"][index - first, 0]:
         print("note: outside what the network was trained on")
-
-
-def reliability(
-    out: Annotated[Path, typer.Option(help="figure to write")] = Path("out/ech_reliability.png"),
-    weights: Annotated[
-        str, typer.Option(help="a name, or a .safetensors file with its card")
-    ] = "default",
-    days: Annotated[int, typer.Option(help="simulated days to judge on", min=5)] = 365,
-    seed: Annotated[int, typer.Option(help="of their storms")] = 9000,
-) -> None:
-    """Draw how often a wave occurs where it is given a probability, on simulated held-out storms.
-
-    Example: `terrella ech reliability --out reliability.png`
-    """
-    from terrella.tasks.ech import judge
-    from terrella.tasks.ech.plot import reliability_figure
-    from terrella.tasks.ech.predict import predict
-    from terrella.tasks.ech.task import Evaluation
-    from terrella.weights import load
-
-    model = load("ech", weights)
-    options = model.options()
-    fold = next(iter(judge.plan([], Evaluation(days=days, seed=seed), model.recipe, options)))
-    scene = fold.test[0]
-    table = judge.judge(predict(model.network, scene.windows), scene, model.recipe, options)
-    print(reliability_figure(table, fold.data, out))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from terrella.types import Features, Windows
+
 Floats = NDArray[np.floating]
 
 HOURLY_STEPS = np.arange(-48, 1) * 60  # minutes before the instant
@@ -65,3 +67,32 @@ def split(features: Floats) -> tuple[Floats, dict[str, Floats]]:
     edges = np.cumsum([4, *(LENGTHS[k] for k in HISTORIES)])
     parts = np.split(features, edges[:-1], axis=1)
     return parts[0], dict(zip(HISTORIES, parts[1:], strict=True))
+
+
+def summary(windows: Windows) -> Features:
+    """What the indices did before each instant; asinh of nT over 100, as the network sees them.
+
+    Places are not among it: a row may be a whole map, whose points ``extrapolation`` marks.
+
+    Returns:
+        (rows, 18): of SME and of SYM-H the value now, the change and mean over an hour, mean and
+        both extremes over 5 h, means over 12 and 48 h, and the extreme of 48 h (highest SME, lowest
+        SYM-H).
+    """
+    names: list[str] = []
+    columns: list[Floats] = []
+    for name, key, extreme in (("SME", "sme", np.max), ("SYM-H", "symh", np.min)):
+        slow, fast = (
+            np.arcsinh(windows.x[f"{key}_{k}"].numpy().astype(float) / 100)
+            for k in ("hourly", "fast")
+        )
+        now, hour = fast[:, -1], fast[:, -13:]
+        found = {
+            "now": now, "change in 1 h": now - fast[:, -13], "mean 1 h": hour.mean(1),
+            "mean 5 h": fast.mean(1), "least 5 h": fast.min(1), "most 5 h": fast.max(1),
+            "mean 12 h": slow[:, -13:].mean(1), "mean 48 h": slow.mean(1),
+            "extreme 48 h": extreme(slow, axis=1),
+        }  # fmt: skip
+        names += [f"asinh {name} {what}" for what in found]
+        columns += found.values()
+    return Features(tuple(names), np.stack(columns, 1))

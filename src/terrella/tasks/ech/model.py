@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from terrella.tasks.ech.features import HISTORIES, LENGTHS
-from terrella.tasks.ech.network import TwoStage, two_stage_loss
+from terrella.tasks.ech.network import Groups, TwoStage, two_stage_loss
 from terrella.tasks.ech.published import DeepECH
 from terrella.tasks.ech.task import Recipe
 from terrella.types import Windows
@@ -28,6 +28,17 @@ MARGIN = 0.05  # share of the training range by which a history may leave it
 def build(recipe: Recipe) -> nn.Module:
     """The network of a recipe."""
     return Published() if recipe.network == "deepech" else Lean(recipe)
+
+
+def stages(recipe: Recipe, groups: Groups, place: int) -> TwoStage:
+    """Both lean stages of a recipe, over groups of histories and ``place`` features of place."""
+    made = TwoStage(
+        groups, place, encoder=recipe.encoder, width=recipe.width, joint=recipe.joint,
+        direct=recipe.direct, dropout=recipe.dropout, share=recipe.share,
+    )  # fmt: skip
+    made.get_buffer("amplitude_mean").fill_(recipe.amplitude_centre)
+    made.get_buffer("amplitude_scale").fill_(recipe.amplitude_scale)
+    return made
 
 
 def loss(outputs: Mapping[str, Tensor], y: Mapping[str, Tensor], weight: Tensor | None = None
@@ -92,12 +103,7 @@ class Lean(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         groups = {"hourly": (LENGTHS["sme_hourly"], 2), "fast": (LENGTHS["sme_fast"], 2)}
-        self.stages = TwoStage(
-            groups, 4, encoder=recipe.encoder, width=recipe.width, joint=recipe.joint,
-            direct=recipe.direct, dropout=recipe.dropout, share=recipe.share,
-        )  # fmt: skip
-        self.stages.get_buffer("amplitude_mean").fill_(recipe.amplitude_centre)
-        self.stages.get_buffer("amplitude_scale").fill_(recipe.amplitude_scale)
+        self.stages = stages(recipe, groups, 4)
         self.coverage = Coverage()
 
     @staticmethod

@@ -163,15 +163,12 @@ class TwoStage(nn.Module):
             self.register_buffer(name, torch.tensor(start))
 
     @torch.no_grad()
-    def fit(self, x: Mapping[str, Tensor], amplitude: Tensor | None = None) -> None:
-        """Set scaling buffers from training rows; amplitudes (n,) centre the second stage."""
+    def fit(self, x: Mapping[str, Tensor]) -> None:
+        """Set scaling buffers from training rows."""
         for histories in self.histories.values():
             cast(Histories, histories).fit(x)
         for joint in self.joints.values():
             cast(Joint, joint).fit(x["place"].flatten(0, -2))
-        if amplitude is not None:
-            self.get_buffer("amplitude_mean").copy_(amplitude.mean())
-            self.get_buffer("amplitude_scale").copy_(amplitude.std().clamp(min=1e-3))
 
     def stage(self, name: str) -> Joint:
         """The joint part of ``occurrence`` or ``amplitude``."""

@@ -188,7 +188,7 @@ def _csv_columns(path: Path) -> tuple[NDArray[np.datetime64], dict[str, Floats]]
         clock = next((plain[k] for k in CLOCKS if k in plain), None)
         if clock is None:
             raise Refused(f"{path}: has no time column (time, Epoch, Date_UTC ...)")
-        parsed = pd.to_datetime(frame[clock], utc=True, format="ISO8601")
+        parsed = pd.to_datetime(frame[clock].astype(str), utc=True, format="ISO8601")
         time = parsed.dt.tz_localize(None).to_numpy("datetime64[ns]")
         columns = {
             str(c): frame[c].to_numpy(float)

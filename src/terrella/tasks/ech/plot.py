@@ -1,4 +1,4 @@
-"""Figures: dial at the equator, meridian cut and key parameters; reliability; comparisons."""
+"""Figures: dial at the equator, meridian cut and key parameters; series along an orbit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -175,49 +174,3 @@ def along(series: xr.Dataset) -> Any:
         f"ECH waves along the orbit, {str(time[0])[:16]} to {str(time[-1])[:16]} UTC", fontsize=10
     )
     return made
-
-
-def reliability_figure(table: pd.DataFrame, data: str, path: Path) -> Path:
-    """Frequency of waves against their probability, with 95 % block-bootstrap bars."""
-    from terrella.learn.metrics import block_weights
-    from terrella.tasks.ech.judge import _fine
-
-    weights = np.vstack([np.ones(len(table)), block_weights(table["block"].to_numpy(), 200, 0)])
-
-    def binned(kind: str) -> Floats:
-        return np.stack([_fine(table, w, kind).reshape(10, -1).sum(1) for w in weights])
-
-    yes, no, total = binned("yes"), binned("no"), binned("sum")
-    count = yes + no
-    with np.errstate(invalid="ignore", divide="ignore"):
-        seen, said = yes / count, total[0] / count[0]
-    low, high = np.nanquantile(seen[1:], [0.025, 0.975], axis=0)
-    made, axes = figure(2, size=(5.2, 6.2), sharex=True, height_ratios=[3, 1])
-    axes[0].plot([0, 1], [0, 1], color="0.6", lw=0.8, label="perfect")
-    bars = np.clip(np.stack([seen[0] - low, high - seen[0]]), 0, None)
-    axes[0].errorbar(
-        said, seen[0], bars, color=COLOURS[0], fmt="o-", ms=4, capsize=2, label="terrella"
-    )
-    axes[0].set(ylabel="share of samples with a wave", xlim=(0, 1), ylim=(0, 1))
-    axes[0].legend(loc="upper left")
-    axes[0].set_title(f"{data}\nbars: 95 %, storms drawn with replacement", fontsize=8)
-    axes[1].bar(np.arange(10) / 10 + 0.05, count[0], 0.09, color=COLOURS[5])
-    axes[1].set(xlabel="probability given", ylabel="samples", yscale="log")
-    return save(made, path)
-
-
-def comparison(scores: pd.DataFrame, path: Path) -> Path:
-    """ROC-AUC and R2 of all models, one panel a metric, with their intervals."""
-    made, axes = figure(1, size=(8.5, 3.6), ncols=2)
-    for axis, metric in zip(axes, ("roc_auc", "r2"), strict=True):
-        rows = scores[scores["metric"] == metric]
-        for k, (split, part) in enumerate(rows.groupby("split", sort=False)):
-            at = np.arange(len(part)) + 0.12 * (2 * k - 1) * (len(set(rows["split"])) > 1)
-            bars = np.stack([part["value"] - part["lo"], part["hi"] - part["value"]])
-            look: Any = {"fmt": "os"[k % 2], "color": COLOURS[k], "capsize": 3, "label": str(split)}
-            axis.errorbar(at, part["value"], np.clip(bars, 0, None), **look)
-            axis.set_xticks(range(len(part)), list(part["model"]), rotation=20)
-        axis.set_ylabel({"roc_auc": "occurrence ROC-AUC", "r2": "amplitude R$^2$"}[metric])
-    axes[0].legend(fontsize=7)
-    made.suptitle(f"{scores['data'].iloc[0]}; bars 90 %", fontsize=9)
-    return save(made, path)

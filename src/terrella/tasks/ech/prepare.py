@@ -18,6 +18,7 @@ from terrella.tasks.ech.inputs import MINUTE, REACH, margin_of
 from terrella.tasks.ech.task import Options, Recipe
 from terrella.types import Record, Refused, Windows
 
+ACTIVE = -50.0  # nT of SYM-H at the instant, below which it is a storm
 DAYS_A_BLOCK = 9  # stands for a storm where nobody labelled storms
 
 
@@ -35,7 +36,8 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
 
     Returns:
         x: four histories (rows, 49 or 61) nT and ``place`` (rows, points, 4); y where truth or
-        observation is in the record; groups ``storm``; extra ``flag`` (rows,), ``threshold``.
+        observation is in the record; groups ``storm``; extra ``flag`` and ``activity`` (rows,),
+        ``threshold``, and where simulated ``true_probability`` and ``true_mean`` (rows, points).
 
     Raises:
         Refused: no instant has a whole history; says which index lacks what.
@@ -62,6 +64,7 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
             flag |= np.bitwise_or.reduce(flags[at[:, None] + steps], axis=1)
     place, known = _places(record)
     y, extra = _targets(record)
+    storm = histories["symh_fast"][:, -1] < ACTIVE
     x = {k: torch.from_numpy(np.nan_to_num(v).astype(np.float32)) for k, v in histories.items()}
     return Windows(
         x={**x, "place": place},
@@ -70,6 +73,7 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
         groups={"storm": _storms(record, time)},
         y=y,
         extra={"flag": flag, "whole": whole, **extra,
+               "activity": np.where(storm, f"SYM-H < {ACTIVE:g} nT", f"SYM-H >= {ACTIVE:g} nT"),
                "threshold": 0.0 if options.amplitude_everywhere else options.threshold},
     )  # fmt: skip
 
@@ -95,7 +99,7 @@ def _targets(
     }
     if "amplitude" in seen and "occurrence" not in seen:
         seen["occurrence"] = np.isfinite(seen["amplitude"]).astype(float)
-    truth = {n: v for n, v in seen.items() if n in ("probability", "mean")}
+    truth = {f"true_{n}": v for n, v in seen.items() if n in ("probability", "mean")}
     if "occurrence" not in seen:
         return None, truth
     missing = np.full_like(seen["occurrence"], np.nan)

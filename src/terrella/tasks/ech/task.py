@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from terrella.task import Task, late, option
+from terrella.task import Baseline, Metric, Task, late, option
 from terrella.types import Variable
 
 HERE = "terrella.tasks.ech"
+METRICS = "terrella.learn.metrics"
 INPUTS = (
     Variable("SME", "nT", "SuperMAG auroral electrojet index, or AE in its place", 60.0),
     Variable("SYM_H", "nT", "symmetric ring-current index", 60.0),
@@ -77,6 +78,16 @@ class Evaluation:
 
     days: int = option(365, "simulated days to judge on, where no files are given")
     seed: int = option(9000, "seed of their storms; training uses seeds below 9000")
+    learn: int = option(365, "simulated days that baselines, or a recipe, learn from")
+    refit: bool = option(False, "train the recipe anew on those days instead of judging weights")
+
+
+def _scored(name: str, **read: Any) -> Metric:
+    return Metric(late(f"{HERE}.scores:{name}"), **read)
+
+
+def _baseline(kind: Any, name: str) -> Baseline:
+    return Baseline(kind, late(f"{HERE}.baselines:{name}"))
 
 
 task = Task(
@@ -101,25 +112,37 @@ task = Task(
     plan=late(f"{HERE}.judge:plan"),
     judge=late(f"{HERE}.judge:judge"),
     metrics={
-        n: late(f"{HERE}.judge:{n}")
-        for n in (
-            "accuracy", "brier", "brier_skill", "roc_auc", "calibration_error", "r2", "rmse",
-            "coverage_80", "accuracy_of_best", "brier_skill_of_best", "r2_of_best",
-        )
+        "accuracy": _scored("accuracy"),
+        "brier": _scored("brier", better="less"),
+        "brier_skill": _scored("brier_skill", floor=0.0),
+        "roc_auc": _scored("roc_auc", floor=0.5),
+        "calibration_error": Metric(late(f"{METRICS}:calibration_error"), "less"),
+        "r2": _scored("r2", floor=0.0),
+        "rmse": _scored("rmse", better="less", units="dB"),
+        "coverage_80": _scored("coverage_80"),
+        "accuracy_of_best": _scored("accuracy_of_best"),
+        "brier_skill_of_best": _scored("brier_skill_of_best"),
+        "r2_of_best": _scored("r2_of_best"),
     },
+    # The Brier skill is proper: it rewards sharp probabilities and punishes wrong ones, where the
+    # area under the ROC curve would take any monotone distortion of them.
+    primary=("brier_skill", "r2"),
     baselines={
-        "best attainable": late(f"{HERE}.judge:attainable"),
-        "climatology": late(f"{HERE}.baselines:climatology"),
-        "ridge": late(f"{HERE}.baselines:ridge"),
-        "lightgbm": late(f"{HERE}.baselines:lightgbm"),
+        "rate": _baseline("trivial", "rate"),
+        "climatology": _baseline("metadata", "climatology"),
+        "ridge": _baseline("classical", "ridge"),
+        "lightgbm": _baseline("classical", "lightgbm"),
+        "deepech": _baseline("published", "deepech"),
     },
+    features=late(f"{HERE}.features:summary"),
+    attainable=late(f"{HERE}.judge:attainable"),
+    quick={"days": 120, "learn": 90},
     importers=late(f"{HERE}.importer:read"),
     commands={
         "sample": late(f"{HERE}.commands:sample"),
         "film": late(f"{HERE}.film:film"),
         "conjunctions": late(f"{HERE}.conjunctions:conjunctions"),
         "ablation": late(f"{HERE}.ablation:ablation"),
-        "reliability": late(f"{HERE}.commands:reliability"),
     },
     scene=Survey,
     hours=72.0,

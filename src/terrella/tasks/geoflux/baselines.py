@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from terrella.learn.split import apart
 from terrella.tasks.geoflux import conformal, features
 from terrella.tasks.geoflux.daily import LEADS
 from terrella.tasks.geoflux.network import PublishedLSTM
+from terrella.tasks.geoflux.prepare import EMBARGO, blocks
 from terrella.tasks.geoflux.task import Recipe
 from terrella.types import Outputs, Windows
 
@@ -21,6 +23,8 @@ Centre = Callable[[Windows], np.ndarray]  # windows -> (rows, leads)
 FOLDS = 4  # of the fits that fill a table
 PENALTY = 300.0  # of ridge, in standardised units
 TREES = 300
+CLASSES = (2.0, 3.0, 4.0, 5.0)  # edges of the classes of Kp
+FEW = 10  # days at which a cell of a lookup counts half
 
 
 def _crossfit(fit: Callable[[Windows, np.ndarray], Centre], train: Sequence[Windows],
@@ -28,13 +32,11 @@ def _crossfit(fit: Callable[[Windows, np.ndarray], Centre], train: Sequence[Wind
     """Fit on all rows; fill the table from fits that left out every fourth block of time."""
     windows = _joined(train)
     truth = _truth(windows)
-    day = windows.time.astype("datetime64[D]").astype(int)
-    fold = (day // recipe.block) % FOLDS
-    near = [((day + s) // recipe.block) % FOLDS for s in (-4, 4)]
+    fold = blocks(windows, recipe) % FOLDS
     error = np.full(truth.shape, np.nan)
     good = windows.valid
     for k in range(FOLDS):
-        learn = good & (fold != k) & (near[0] != k) & (near[1] != k)
+        learn = good & apart(windows.time, windows.time[fold == k], EMBARGO)
         held = good & (fold == k)
         if learn.sum() > 50 and held.any():
             error[held] = (truth - fit(windows, learn)(windows))[held]
@@ -76,8 +78,7 @@ def _truth(windows: Windows) -> np.ndarray:
 
 def _last(windows: Windows, otherwise: float) -> np.ndarray:
     """Latest known daily log10 flux of each row, (rows,)."""
-    at = [features.names().index(f"day {i}") for i in range(features.DAYS)]
-    days = windows.x["features"][:, at].numpy().astype(float)
+    days = features.columns(windows, [f"day {i}" for i in range(features.DAYS)])
     best = np.full(len(days), otherwise)
     for k in reversed(range(days.shape[1])):
         best = np.where(np.isfinite(days[:, k]), days[:, k], best)
@@ -102,12 +103,37 @@ def climatology(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows],
     """A mean with its yearly and half-yearly wave."""
 
     def design(rows: Windows) -> np.ndarray:
-        at = [features.names().index(n) for n in
-              ("sin year", "cos year", "sin half-year", "cos half-year")]  # fmt: skip
-        wave = rows.x["features"][:, at].numpy().astype(float)
+        wave = features.columns(rows, ("sin year", "cos year", "sin half-year", "cos half-year"))
         return np.concatenate([np.ones((len(wave), 1)), wave], 1)
 
     return _crossfit(lambda w, learn: _least_squares(design, w, learn, 1e-3), train, recipe)
+
+
+def month_and_kp(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Outputs]:
+    """The mean of each month and class of Kp yesterday: season and activity, but no flux."""
+
+    def fit(windows: Windows, learn: np.ndarray) -> Centre:
+        truth, cell = _truth(windows)[learn], _cell(windows)[learn]
+        known = np.isfinite(truth)
+        usual = np.nanmean(truth, 0)
+        shape = 12 * (len(CLASSES) + 1)
+        total, count = (
+            np.stack([np.bincount(cell, part, shape) for part in values.T], 1)
+            for values in (np.where(known, truth, 0.0), known.astype(float))
+        )
+        few = FEW * max(24 // recipe.every, 1)  # rows; a cell of few days says what all days say
+        table: np.ndarray = (total + few * usual) / (count + few)
+        return lambda rows: table[_cell(rows)]
+
+    return _crossfit(fit, train, recipe)
+
+
+def _cell(windows: Windows) -> np.ndarray:
+    """Month and class of the largest Kp of the last day, as one number; no Kp is the top class."""
+    month = windows.time.astype("datetime64[M]").astype(int) % 12
+    Kp = features.columns(windows, ("Kp max 0-24 h",))[:, 0]
+    number: np.ndarray = month * (len(CLASSES) + 1) + np.digitize(Kp, CLASSES)
+    return number
 
 
 def autoregression(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Outputs]:
@@ -171,7 +197,8 @@ def lightgbm(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Ou
         "objective": "regression", "learning_rate": 0.04, "num_leaves": 15,
         "feature_fraction": 0.3, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
         "min_data_in_leaf": 20 * max(24 // recipe.every, 1), "verbose": -1, "seed": 0,
-        "deterministic": True, "num_threads": min(torch.get_num_threads(), 2),
+        "deterministic": True,
+        "force_row_wise": True, "num_threads": 1,  # a few thousand rows: more threads only wait
     }  # fmt: skip
 
     def fit(windows: Windows, learn: np.ndarray) -> Centre:

@@ -1,4 +1,4 @@
-"""Verbs of this task: drivers, calibrate, skill."""
+"""Verbs of this task: drivers, calibrate."""
 
 from __future__ import annotations
 
@@ -133,21 +133,3 @@ def _figure(made: Any, shared: pd.DataFrame) -> Any:
     axis.set_title(f"correction at the median {made.lo:+.3f} .. {made.hi:+.3f} dex (95 %)")
     axis.legend(fontsize=7)
     return drawn
-
-
-def skill(
-    scores: Annotated[Path, typer.Argument(help="scores.csv of `terrella evaluate geoflux`")],
-    out: Out = Path("out/skill"),
-) -> None:
-    """Draw PE by year and lead with intervals, and coverage, from a table of scores."""
-    from terrella.plot import save
-    from terrella.sources.base import check_file
-    from terrella.tasks.geoflux.skill import draw
-
-    check_file(scores)
-    try:
-        table = pd.read_csv(scores)
-        drawn = draw(table)
-    except (KeyError, ValueError, UnicodeDecodeError) as error:
-        raise Refused(f"{scores}: is not a table of scores ({str(error)[:60]})") from None
-    print(save(drawn, out / "skill.png"))

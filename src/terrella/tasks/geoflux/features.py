@@ -7,7 +7,7 @@ be forecast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from terrella.tasks.geoflux.daily import (
     subsolar_distance,
     window_of,
 )
+from terrella.types import Features, Windows
 
 ROTATION_H = 27 * DAY_H
 DAYS = 3  # days of history, each by its own mean
@@ -31,6 +32,14 @@ CALENDAR = 6  # features of season and hour
 DRIVERS = (
     "flux", "flux_08", "Hp", "B", "He", "V", "n", "Pdyn", "Bz", "Bt", "T", "VBs", "r0",
     "SYM-H", "AE", "AL", "Kp", "ASY-H",
+)  # fmt: skip
+# What a forecaster would look at first.
+TOLD = (
+    "day 0", "day 1", "day 2", "flux 0-3 h", "flux 0-648 h", "flux_08 0-24 h", "Hp 0-24 h",
+    "V 0-24 h", "V 24-48 h", "V max 0-24 h", "n 0-24 h", "n max 0-24 h", "Pdyn 0-24 h",
+    "Pdyn max 0-24 h", "T 0-24 h", "Bt 0-24 h", "Bz 0-24 h", "Bz min 0-24 h", "VBs 0-24 h",
+    "r0 min 0-24 h", "Kp 0-24 h", "Kp 24-48 h", "Kp max 0-24 h", "SYM-H 0-24 h",
+    "SYM-H min 0-24 h", "AE 0-24 h", "AE 24-48 h", "AL min 0-24 h", "ASY-H 0-24 h",
 )  # fmt: skip
 GROUPS = {
     "particles": FLUXES,
@@ -96,6 +105,19 @@ def names() -> list[str]:
     made = [label for name in DRIVERS for label, *_ in windows_of(name)]
     made += [f"day {i}" for i in range(DAYS)]
     return [*made, "sin year", "cos year", "sin half-year", "cos half-year", "sin day", "cos day"]
+
+
+def columns(windows: Windows, wanted: Sequence[str]) -> np.ndarray:
+    """Some of the features of each row by name, (rows, wanted) float64, NaN where missing."""
+    known = names()
+    at = [known.index(name) for name in wanted]
+    found: np.ndarray = windows.x["features"][:, at].numpy().astype(float)
+    return found
+
+
+def told(windows: Windows) -> Features:
+    """A readable part of what the network sees, on its scales (see ``drivers``)."""
+    return Features(TOLD, columns(windows, TOLD))
 
 
 def groups() -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from terrella.learn.metrics import ratio, reliability
 from terrella.tasks.geoflux import conformal
 from terrella.tasks.geoflux.daily import LEADS
 from terrella.tasks.geoflux.inputs import Inputs, assemble, open_source
@@ -19,9 +20,13 @@ from terrella.tasks.geoflux.task import Evaluation, Options, Recipe
 from terrella.types import Fold, Outputs, Record, Refused, Scene, Windows
 
 ALERT = 3.0  # log10 of NOAA's flux alert, cm-2 s-1 sr-1
-BLOCK = np.timedelta64(27, "D")
-LEAST = 200  # training days without which nothing is judged
-Metric = Callable[[pd.DataFrame, np.ndarray], float]
+BLOCK, EPOCH = np.timedelta64(27, "D"), np.datetime64("2000-01-01", "ns")
+ACTIVITY = ("Kp >= 5", "quiet")  # whether Kp reached 5 in the 48 h before issue
+AHEAD = np.timedelta64(24 * max(LEADS), "h")  # a row's last target ends so long after issue
+# Closer rows share hours of their targets; at AHEAD itself one's end where the other's begin.
+EMBARGO = AHEAD - np.timedelta64(1, "us")
+KNOWN = ("last", "lags", "storm")  # what models and judge may see beside the inputs
+LEAST = 200  # training rows without which nothing is judged
 
 
 def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> pd.DataFrame:
@@ -32,38 +37,39 @@ def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> p
     model alike.
 
     Returns:
-        One row an issue time and lead, with ``lead``, ``block`` (27 days), ``group`` and ``year``.
+        One row an issue time and lead, with ``lead``, ``block`` (27 days), ``group`` (the year)
+        and ``activity``.
     """
     windows = scene.windows
     assert windows.y is not None
-    truth = windows.y["log_flux"].numpy().astype(float)
     order = np.argsort(windows.time, kind="stable")
-    table = outputs["table"][0]
+    truth, time = windows.y["log_flux"].numpy().astype(float)[order], windows.time[order]
+    mean = outputs["mean"][order].astype(float)
     quantile, _ = conformal.quantiles(
-        outputs["mean"][order].astype(float), outputs["scale"][order].astype(float), table,
-        truth[order], windows.time[order],
-    )  # fmt: skip
-    mean, time, truth = outputs["mean"][order].astype(float), windows.time[order], truth[order]
-    storm, last = windows.extra["storm"][order], windows.extra["last"][order]
+        mean, outputs["scale"][order].astype(float), outputs["table"][0], truth, time
+    )
+    crps, p = conformal.crps(quantile, truth), conformal.exceedance(quantile, ALERT)
+    last, storm = windows.extra["last"][order], windows.extra["storm"][order]
     year = windows.groups["year"][order]
-    crps = conformal.crps(quantile, truth)
-    p = conformal.exceedance(quantile, ALERT)
     parts = []
     for k, lead in enumerate(LEADS):
         scored = np.isfinite(truth[:, k]) & np.isfinite(last) & windows.valid[order]
+        above = (truth[:, k] > ALERT).astype(float)
+        inside = {f"in{c}": _inside(quantile[:, k], truth[:, k], c) for c in (50, 80, 95)}
         part = pd.DataFrame(
             {
                 "lead": lead, "time": time, "truth": truth[:, k], "mean": mean[:, k],
-                "crps": crps[:, k], "storm": storm.astype(float), "p_alert": p[:, k],
-                "alert": (truth[:, k] > ALERT).astype(float), "year": year,
-                "group": year.astype(str),
-                "block": ((time - np.datetime64("2000-01-01")) // BLOCK).astype(int),
-                **{f"in{c}": _inside(quantile[:, k], truth[:, k], c) for c in (50, 80, 95)},
+                "square": (truth[:, k] - mean[:, k]) ** 2, "crps": crps[:, k],
+                "brier": (p[:, k] - above) ** 2, "rows": 1.0, "year": year,
+                "group": year.astype(str), "block": (time - EPOCH) // BLOCK,
+                "activity": np.select([storm == 1, storm == 0], ACTIVITY, ""),
+                **inside, "storm": storm == 1, "in80_storm": inside["in80"] * (storm == 1),
+                **reliability(p[:, k], above),
             }
         )  # fmt: skip
         parts.append(part[scored])
-    table_: pd.DataFrame = pd.concat(parts, ignore_index=True)
-    return table_
+    table: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return table
 
 
 def _inside(quantile: np.ndarray, truth: np.ndarray, percent: int) -> np.ndarray:
@@ -90,32 +96,12 @@ def prediction_efficiency(table: pd.DataFrame, weight: np.ndarray) -> float:
 
 def rmse(table: pd.DataFrame, weight: np.ndarray) -> float:
     """Root mean square error, dex."""
-    error = (table["truth"] - table["mean"]).to_numpy(float)
-    return float(np.sqrt(_mean(error**2, weight)))
+    return float(np.sqrt(ratio("square", "rows")(table, weight)))
 
 
-def _mean(values: np.ndarray, weight: np.ndarray) -> float:
-    total = float(weight.sum())
-    return float(weight @ values) / total if total else float("nan")
-
-
-def _share(column: str, only: str = "") -> Metric:
-    def metric(table: pd.DataFrame, weight: np.ndarray) -> float:
-        counted = weight * table[only].to_numpy(float) if only else weight
-        return _mean(table[column].to_numpy(float), counted)
-
-    return metric
-
-
-mean_crps = _share("crps")
-coverage50, coverage80, coverage95 = (_share(f"in{c}") for c in (50, 80, 95))
-coverage80_storm = _share("in80", "storm")
-
-
-def brier(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Brier score of the probability of more than 1e3 cm-2 s-1 sr-1."""
-    error = (table["p_alert"] - table["alert"]).to_numpy(float)
-    return _mean(error**2, weight)
+crps, brier = ratio("crps", "rows"), ratio("brier", "rows")
+coverage50, coverage80, coverage95 = (ratio(f"in{c}", "rows") for c in (50, 80, 95))
+coverage80_storm = ratio("in80_storm", "storm")
 
 
 def training(
@@ -168,8 +154,8 @@ def plan(
         rows = (windows.time >= start) & (windows.time < stop)
         if not rows.any():
             raise Refused(f"--years {year}: no issue time of that year lies in the data")
-        test = _inside_year(take(windows, rows), stop)
-        learned, held = folds(_before(_rows(record, recipe, options), start), recipe)
+        test = _inside_year(_bare(take(windows, rows)), stop)
+        learned, held = folds(_before(_bare(_rows(record, recipe, options)), start), recipe)
         if learned.valid.sum() < LEAST:
             raise Refused(
                 f"--years {year}: {int(learned.valid.sum())} training rows before it; give more "
@@ -177,11 +163,11 @@ def plan(
             )
         sim = "" if paths else "simulated solar cycle, "
         yield Fold(
-            str(year), (Scene(record, test),), (learned,), (held,), refit=True,
+            f"year {year}", (Scene(record, test),), (learned,), (held,), refit=True,
             data=f"{sim}{source.series['flux'].attrs.get('satellite', '')} daily means, "
             f"{recipe.need} valid hours at least",
             split="rolling origin: trained only on data before each test year; 27-day blocks",
-            keys=("year",),
+            keys=("year",), embargo=EMBARGO,
         )  # fmt: skip
 
 
@@ -193,10 +179,14 @@ def _rows(record: Record, recipe: Recipe, options: Options) -> Windows:
     return prepare(record, recipe, dataclasses.replace(options, every=recipe.every, issue=""))
 
 
+def _bare(windows: Windows) -> Windows:
+    """Rows without the hourly series, which run on past their issue times: for decoding alone."""
+    return dataclasses.replace(windows, extra={k: windows.extra[k] for k in KNOWN})
+
+
 def _before(windows: Windows, start: np.datetime64) -> Windows:
     """Rows whose last target ends before ``start``."""
-    known = np.asarray(windows.time + np.timedelta64(24 * max(LEADS), "h") <= start)
-    return take(windows, known)
+    return take(windows, np.asarray(windows.time + AHEAD <= start))
 
 
 def _inside_year(windows: Windows, stop: np.datetime64) -> Windows:

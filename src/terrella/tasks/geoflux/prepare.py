@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from terrella.learn.split import apart
 from terrella.tasks.geoflux import features
 from terrella.tasks.geoflux.daily import (
     DAY_H,
@@ -25,7 +26,7 @@ from terrella.types import Record, Refused, Windows
 
 SEQUENCE = 5  # days the published network sees
 LAGS = 27  # days an autoregression sees
-EMBARGO = np.timedelta64(4, "D")  # between a member's rows and the fold it leaves out
+EMBARGO = np.timedelta64(96, "h")  # between the rows of a fit and the block that it leaves out
 STORM_KP, STORM_H = 5.0, 48
 EVER = np.timedelta64(100 * 366, "D")
 SLACK = np.timedelta64(12, "h")
@@ -54,7 +55,7 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
         x ``features`` (rows, features) and ``days`` (rows, 5, 3); y ``log_flux`` (rows, leads) of
         days with enough valid hours and ``use`` (rows, members); group ``year`` of issue. ``extra``
         has ``last`` (rows,) the day before issue, ``lags``, ``storm`` (Kp >= 5 in the 48 h before),
-        and ``flags``.
+        and what decoding needs: ``coverage``, ``hourly``, ``hours``, ``ends``.
 
     Raises:
         Refused: less than two days of data.
@@ -156,9 +157,14 @@ def published_days(hourly: dict[str, np.ndarray], ends: np.ndarray, need: int) -
 
 
 def storm(Kp: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Whether Kp reached 5 in the 48 hours before each end, (rows,) bool."""
-    high = window_mean((Kp >= STORM_KP).astype(float), ends, STORM_H, 1)
-    made: np.ndarray = np.nan_to_num(high) > 0
+    """Whether Kp reached 5 in the 48 hours before each end.
+
+    Returns:
+        (rows,) 1.0 or 0.0, NaN where less than half of those hours have a Kp.
+    """
+    high = np.where(np.isfinite(Kp), Kp >= STORM_KP, np.nan)
+    share = window_mean(high, ends, STORM_H, STORM_H // 2)
+    made: np.ndarray = np.where(np.isfinite(share), share > 0, np.nan)
     return made
 
 
@@ -182,6 +188,12 @@ def take(windows: Windows, rows: np.ndarray) -> Windows:
     )
 
 
+def blocks(windows: Windows, recipe: Recipe) -> np.ndarray:
+    """Number of the block of ``recipe.block`` days that each row lies in, (rows,)."""
+    number: np.ndarray = windows.time.astype("datetime64[D]").astype(int) // recipe.block
+    return number
+
+
 def folds(windows: Windows, recipe: Recipe) -> tuple[Windows, Windows]:
     """The same rows twice: for each member the rows of other folds, and those of its own.
 
@@ -191,13 +203,9 @@ def folds(windows: Windows, recipe: Recipe) -> tuple[Windows, Windows]:
     Returns:
         Windows to learn from and windows to check on; ``y["use"]`` tells the members apart.
     """
-    day = windows.time.astype("datetime64[D]").astype(int)
-    margin = EMBARGO.astype(int)
-    fold = (day // recipe.block) % recipe.members
-    near = [((day + s) // recipe.block) % recipe.members for s in (-margin, margin)]
-    member = np.arange(recipe.members)
-    held = fold[:, None] == member
-    free = ~held & (near[0][:, None] != member) & (near[1][:, None] != member)
+    fold = blocks(windows, recipe) % recipe.members
+    held = fold[:, None] == np.arange(recipe.members)
+    free = np.stack([apart(windows.time, windows.time[own], EMBARGO) for own in held.T], 1)
     assert windows.y is not None
     known = np.isfinite(windows.y["log_flux"].numpy()).any(1) & windows.valid
     parts = []

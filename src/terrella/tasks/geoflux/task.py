@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from terrella.task import Task, late, option
+from terrella.task import Baseline, Metric, Task, late, option
 from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.geoflux"
@@ -120,26 +120,31 @@ task = Task(
     plan=late(f"{HERE}.judge:plan"),
     judge=late(f"{HERE}.judge:judge"),
     metrics={
-        name: late(f"{HERE}.judge:{function}")
-        for name, function in {
-            "PE": "prediction_efficiency", "RMSE": "rmse", "CRPS": "mean_crps",
-            "coverage50": "coverage50", "coverage80": "coverage80", "coverage95": "coverage95",
-            "coverage80_storm": "coverage80_storm", "brier_flux_1e3": "brier",
-        }.items()
+        "PE": Metric(late(f"{HERE}.judge:prediction_efficiency"), floor=0.0),
+        "RMSE": Metric(late(f"{HERE}.judge:rmse"), "less", units="dex"),
+        "CRPS": Metric(late(f"{HERE}.judge:crps"), "less", units="dex"),
+        # A share to be met, not to be beaten.
+        **{c: Metric(late(f"{HERE}.judge:{c}"))
+           for c in ("coverage50", "coverage80", "coverage95", "coverage80_storm")},
+        "brier_flux_1e3": Metric(late(f"{HERE}.judge:brier"), "less"),
+        "calibration_error": Metric(late("terrella.learn.metrics:calibration_error"), "less"),
     },
+    primary=("PE",),
     baselines={
-        "persistence": late(f"{HERE}.baselines:persistence"),
-        "climatology": late(f"{HERE}.baselines:climatology"),
-        "AR(27)": late(f"{HERE}.baselines:autoregression"),
-        "ridge": late(f"{HERE}.baselines:ridge"),
-        "lightgbm": late(f"{HERE}.baselines:lightgbm"),
-        "lstm-wei2018": late(f"{HERE}.baselines:published_lstm"),
+        "persistence": Baseline("trivial", late(f"{HERE}.baselines:persistence")),
+        "climatology": Baseline("trivial", late(f"{HERE}.baselines:climatology")),
+        "month-Kp": Baseline("metadata", late(f"{HERE}.baselines:month_and_kp")),
+        "AR(27)": Baseline("classical", late(f"{HERE}.baselines:autoregression")),
+        "ridge": Baseline("classical", late(f"{HERE}.baselines:ridge")),
+        "lightgbm": Baseline("classical", late(f"{HERE}.baselines:lightgbm")),
+        "lstm-wei2018": Baseline("published", late(f"{HERE}.baselines:published_lstm")),
     },
+    features=late(f"{HERE}.features:told"),
     commands={
         "drivers": late(f"{HERE}.commands:drivers"),
         "calibrate": late(f"{HERE}.commands:calibrate"),
-        "skill": late(f"{HERE}.commands:skill"),
     },
+    quick={"years": "2010"},
     hours=24 * 800.0,
     demo={"hours": 11 * 8766.0, "seed": 3},
 )  # fmt: skip

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from terrella.learn.metrics import f1, ratio
+from terrella.learn.metrics import f1, ratio, reliability
 from terrella.steps.events import match, runs
 from terrella.tasks.precipitation.decode import find, on_time_axis
 from terrella.tasks.precipitation.prepare import open_files, orbits, prepare
 from terrella.tasks.precipitation.simulate import simulate
 from terrella.tasks.precipitation.task import CLASSES, INPUTS, Evaluation, Options, Recipe
 from terrella.types import Fold, Outputs, Record, Refused, Scene, Windows
-
-BINS = 10
-RULE = 12  # simulated days that tune the baseline's thresholds
 
 precision_REP, precision_CSS = (ratio(f"hit_{c}", f"found_{c}") for c in CLASSES[1:])
 recall_REP, recall_CSS = (ratio(f"caught_{c}", f"true_{c}") for c in CLASSES[1:])
@@ -27,23 +24,10 @@ false_alarms = ratio("false", "orbits")
 brier = ratio("brier", "samples")
 
 
-def calibration_error(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Mean distance of event probability from event frequency, over bins that hold samples.
-
-    Each of ten bins of probability counts by the events it should hold, so that the empty sky,
-    which is nearly every sample, does not drown the rest.
-    """
-    total = {
-        k: weight @ table[[f"{k}{b}" for b in range(BINS)]].to_numpy(float) for k in ("p", "y")
-    }
-    mass = np.maximum(total["p"], total["y"]).sum()
-    return float(np.abs(total["p"] - total["y"]).sum() / mass) if mass else float("nan")
-
-
 def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> pd.DataFrame:
     """Count hits, misses and false alarms of each orbit.
 
-    An event hits a true one of its class if they overlap within ``TOLERANCE`` samples; each counts
+    An event hits a true one of its class if they overlap within the tolerance; each counts
     once. Scored are the samples that a window speaks for.
 
     Returns:
@@ -71,27 +55,13 @@ def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> p
             columns[f"{column}_{label}"] = counted
             if column == "false":
                 columns["false"] = columns["false"] + counted
-    columns.update(_calibration(probability, truth, orbit, len(names)))
-    return pd.DataFrame(columns)
-
-
-def _calibration(
-    probability: np.ndarray, truth: np.ndarray, orbit: np.ndarray, orbits_: int
-) -> dict[str, np.ndarray]:
     known = ~np.isnan(probability[:, 0])
-    p, y, where = probability[known, 1:].sum(1).astype(float), truth[known] > 0, orbit[known]
-    onehot = np.eye(len(CLASSES))[truth[known]]
-    errors = ((probability[known] - onehot) ** 2).sum(1)
-    box = where * BINS + np.minimum((p * BINS).astype(int), BINS - 1)
-    sums = {"p": p, "y": y.astype(float)}
-    binned = {
-        k: np.bincount(box, v, orbits_ * BINS).reshape(orbits_, BINS) for k, v in sums.items()
-    }
-    return {
-        "brier": np.bincount(where, errors, orbits_),
-        "samples": np.bincount(where, minlength=orbits_).astype(float),
-        **{f"{k}{b}": v[:, b] for k, v in binned.items() for b in range(BINS)},
-    }
+    p, where = probability[known], orbit[known]
+    errors = ((p - np.eye(len(CLASSES))[truth[known]]) ** 2).sum(1)
+    columns["brier"] = np.bincount(where, errors, len(names))
+    columns["samples"] = np.bincount(where, minlength=len(names)).astype(float)
+    columns |= reliability(p[:, 1:].sum(1), truth[known] > 0, where, len(names))
+    return pd.DataFrame(columns)
 
 
 def training(
@@ -131,8 +101,11 @@ def plan(
         scenes = tuple(_simulated(s, recipe, options, evaluation.tolerance) for s in seeds)
         data = f"simulated, {evaluation.days} days, seeds {seeds[0]}..{seeds[-1]}"
     split = f"held-out days, blocks of one orbit, tolerance {evaluation.tolerance} samples"
-    # The rule-based baseline has thresholds to choose; it may see some of the training days.
-    train = tuple(_simulated(s, recipe, options, evaluation.tolerance).windows for s in range(RULE))
+    # The baselines have something to learn, too; they may see some of the training days.
+    train = tuple(
+        _simulated(s, recipe, options, evaluation.tolerance).windows
+        for s in range(evaluation.learn)
+    )
     yield Fold("held-out", scenes, train, data=data, split=split, keys=("orbit",))
 
 

@@ -16,7 +16,7 @@ from terrella.sources.sem2 import CADENCE
 from terrella.steps.clean import breaks, spans
 from terrella.steps.window import as_tensor, centre, slide
 from terrella.tasks.precipitation.task import FLUX, Options, Recipe
-from terrella.types import Opening, Record, Refused, Windows
+from terrella.types import Features, Opening, Record, Refused, Windows
 
 ORDER = tuple(v.name for v in FLUX)
 # One count of each telescope in flux units, as the archive's smallest steps show.
@@ -79,8 +79,28 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
         valid=np.ones(len(crossing), bool) if published_rules(options) else ~crossing,
         groups={"orbit": orbits(time, record["lat"].to_numpy(), satellite)[middle]},
         y=None if truth is None else {"class": torch.from_numpy(truth.astype("i8"))},
-        extra={"flux": flux, "L": record["L"].to_numpy(), "middle": middle, "broken": broken},
-    )
+        extra={"flux": flux, "L": record["L"].to_numpy(), "MLT": record["MLT"].to_numpy(),
+               "middle": middle, "broken": broken},
+    )  # fmt: skip
+
+
+def channels(flux: np.ndarray) -> np.ndarray:
+    """Natural log of counts (half a count for none) of (samples, 8) fluxes, NaN where missing."""
+    seen = np.log(np.maximum(flux.astype(float) / QUANTUM, 0.5))
+    return np.where(flux < 0, np.nan, seen)
+
+
+def features(windows: Windows) -> Features:
+    """Log counts of each channel at the sample a row speaks for, and their mean in its window."""
+    seen = channels(windows.extra["flux"])
+    length = windows.x["flux"].shape[1]
+    total = np.cumsum(np.pad(np.nan_to_num(seen), ((1, 0), (0, 0))), 0)
+    known = np.cumsum(np.pad(np.isfinite(seen), ((1, 0), (0, 0))), 0)
+    count = known[length:] - known[:-length]
+    mean = np.where(count > 0, (total[length:] - total[:-length]) / np.maximum(count, 1), np.nan)
+    names = (*(f"ln {n}" for n in ORDER), *(f"mean ln {n}" for n in ORDER))
+    rows = slice(0, len(windows))
+    return Features(names, np.concatenate([seen[windows.extra["middle"]][rows], mean[rows]], 1))
 
 
 def published_features(flux: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from terrella.task import Task, late, option
+from terrella.task import Baseline, Metric, Task, late, option
 from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.precipitation"
+METRICS = "terrella.learn.metrics"
 CLASSES = ("none", "REP", "CSS")
 KEV = (40, 130, 287, 612)
 FLUX = tuple(
@@ -66,6 +67,7 @@ class Evaluation:
 
     days: int = option(24, "simulated days to judge on, where no files are given")
     seed: int = option(9000, "seed of the first of them; training uses seeds below 9000")
+    learn: int = option(30, "simulated days that the baselines learn from")
     tolerance: int = option(3, "samples by which a found event may miss a true one")
 
 
@@ -107,13 +109,22 @@ task = Task(
     plan=late(f"{HERE}.judge:plan"),
     judge=late(f"{HERE}.judge:judge"),
     metrics={
-        **{f"{m}_{c}": late(f"{HERE}.judge:{m}_{c}") for m in ("precision", "recall", "f1")
-           for c in ("REP", "CSS")},
-        "false_alarms_per_orbit": late(f"{HERE}.judge:false_alarms"),
-        "brier": late(f"{HERE}.judge:brier"),
-        "calibration_error": late(f"{HERE}.judge:calibration_error"),
+        **{f"{m}_{c}": Metric(late(f"{HERE}.judge:{m}_{c}"))
+           for m in ("precision", "recall", "f1") for c in ("REP", "CSS")},
+        "false_alarms_per_orbit": Metric(late(f"{HERE}.judge:false_alarms"), "less"),
+        "brier": Metric(late(f"{HERE}.judge:brier"), "less"),
+        "calibration_error": Metric(late(f"{METRICS}:event_calibration_error"), "less"),
     },
-    baselines={"ratio-prominence": late(f"{HERE}.rule:ratio_prominence")},
+    primary=("f1_REP", "f1_CSS"),
+    baselines={
+        "none": Baseline("trivial", late(f"{HERE}.baselines:none")),
+        "L-MLT": Baseline("metadata", late(f"{HERE}.baselines:level_and_hour")),
+        "ratio-prominence": Baseline("classical", late(f"{HERE}.rule:ratio_prominence")),
+        "lightgbm": Baseline("classical", late(f"{HERE}.baselines:lightgbm")),
+        "capannolo2022": Baseline("published", late(f"{HERE}.baselines:capannolo2022")),
+    },
+    features=late(f"{HERE}.prepare:features"),
+    quick={"days": 3},
     sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
     demo={"hours": 6.0, "seed": 18},

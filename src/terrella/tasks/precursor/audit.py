@@ -68,6 +68,25 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def labels_of(table: pd.DataFrame) -> pd.DataFrame:
+    """A set's own labels as a label list, for ``confounding``.
+
+    Args:
+        table: rows with station, kind, magnitude (class number), bearing (degrees).
+    """
+    # Middle of each class: the audit looks at classes, and the set has no magnitudes.
+    middle = {"Large": 6.5, "Medium": 5.5, "Moderate": 4.5, "Normal": np.nan}
+    magnitude = [middle[MAGNITUDE[k]] if k >= 0 else np.nan for k in table["magnitude"]]
+    ahead = table["kind"].to_numpy() == "precursor"
+    return pd.DataFrame(
+        {
+            "station": table["station"].astype(str), "kind": table["kind"],
+            "magnitude": np.where(ahead, magnitude, np.nan),
+            "azimuth": np.where(ahead, table["bearing"], np.nan),
+        }
+    )  # fmt: skip
+
+
 def _rows(mask: pd.Series | NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(int(k) for k in np.flatnonzero(np.asarray(mask, bool)))
 

@@ -1,4 +1,4 @@
-"""Verbs of this task: spectrograms, dataset, audit-labels, validate, certify, worlds."""
+"""Verbs of this task: spectrograms, dataset, audit-labels, watch, world, worlds."""
 
 from __future__ import annotations
 
@@ -154,13 +154,14 @@ def _dataset(
     """Labelled images: precursors of a catalogue and normals matched on station, season, hour, Kp.
 
     Give magnetometer files, an earthquake catalogue and a station list (CSV), and a Kp table if the
-    packaged one is not wanted.
+    packaged one is not wanted. Prints what the label audit finds in the set.
     """
     from terrella import registry, verbs
     from terrella.learn import config as configs
+    from terrella.tasks.precursor import audit as audits
     from terrella.tasks.precursor import imagefiles
-    from terrella.tasks.precursor.judge import gather
     from terrella.tasks.precursor.prepare import chain_of
+    from terrella.tasks.precursor.rows import gather
     from terrella.tasks.precursor.stations import rule
 
     if out.suffix != ".nc":
@@ -185,6 +186,8 @@ def _dataset(
         f"earthquakes at {ahead['station'].nunique()} stations, "
         f"{len(table) - len(ahead)} matched normals, {lonely} precursors without a match"
     )
+    for each in audits.confounding(audits.labels_of(table)):
+        print(f"{each.level:7} {each.check}: {each.message}")
 
 
 dataset = with_flags(_dataset, Options, "options", CHOICE, optional=True)
@@ -218,62 +221,36 @@ def audit_labels(
             audits.table(found).to_csv(scratch, index=False, lineterminator="\n")
 
 
-def _validate(
+def _watch(
     inputs: Files,
-    out: Folder = Path("out/validate"),
-    split: Annotated[str, typer.Option(help="loeo, loso, blocks, all, random; or several")] = "all",
-    folds: Annotated[int, typer.Option(help="folds", min=2)] = 5,
-    embargo: Annotated[float, typer.Option(help="days left out around test rows", min=0.0)] = 7.0,
-    nulls: Annotated[int, typer.Option(help="times to train on shuffled labels", min=0)] = 1,
-    shifts: Annotated[int, typer.Option(help="times to train on a shifted catalogue", min=0)] = 1,
+    out: Folder = Path("out/watch"),
+    share: Annotated[float, typer.Option(help="part of the span that is learnt from")] = 0.6,
+    embargo: Annotated[float, typer.Option(help="days left out between the parts", min=0.0)] = 7.0,
     config: Annotated[Path | None, typer.Option(help="recipe file (TOML)")] = None,
     epochs: Annotated[int | None, typer.Option(help="overrides [train] epochs")] = None,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Measure skill: train on folds, beside shortcuts and nulls; scores, figures, certificate.
+    """Learn from the first part of a record, then watch the rest without a break.
 
-    Example: `terrella precursor validate DATA/ earthquakes.csv stations.csv --split all --out DIR`
+    Draws Molchan's diagram of the network and every baseline against each station's Poisson rate,
+    and counts false alarms per station-year.
+
+    Example: `terrella precursor watch DATA/ earthquakes.csv stations.csv --out DIR`
     """
     from terrella import registry, verbs
     from terrella.learn import config as configs
-    from terrella.tasks.precursor.report import validation
-    from terrella.tasks.precursor.task import Evaluation
+    from terrella.tasks.precursor.watch import watch as look
 
+    if not 0 < share < 1:
+        raise Refused(f"--share {share:g}: a share between 0 and 1 is learnt from")
     chosen = configs.load(registry.get("precursor"), config, epochs=epochs)
     how = Options(**{**chosen.options, **(options or {}), "explain": "none"})
-    kinds = [k.strip() for k in split.split(",") if k.strip()]
-    if not kinds:
-        raise Refused("--split names nothing: choose from loeo, loso, blocks, all, random")
-    for kind in kinds:
-        if kind not in ("loeo", "loso", "blocks", "all", "random"):
-            raise Refused(f"--split {kind}: choose from loeo, loso, blocks, all, random")
-    plans = [Evaluation(split=k, folds=folds, embargo=embargo) for k in kinds]  # type: ignore[arg-type]
     with verbs.warnings_as_lines():
-        lines = validation(
-            inputs, plans, chosen.recipe, how, chosen.train, out, nulls, shifts, verbs.say
-        )
-    for line in lines:
-        print(line)
+        for line in look(inputs, chosen.recipe, how, chosen.train, share, embargo, out):
+            print(line)
 
 
-validate = with_flags(_validate, Options, "options", CHOICE, optional=True)
-
-
-def certify(
-    weights: Annotated[str, typer.Argument(help="weight file, or name of imported weights")],
-    certificate: Annotated[Path, typer.Argument(help="certificate.json that validate wrote")],
-) -> None:
-    """Write a measured skill line, be it yes or no, into the card of weights.
-
-    Every product of those weights then carries it. Only weights of the recipe that was measured are
-    certified, and no split that leaks certifies anything.
-
-    Example: `terrella precursor certify build/w.safetensors out/validate/certificate.json`
-    """
-    from terrella.tasks.precursor import certify as certificates
-
-    path, line = certificates.certify(weights, certificate)
-    print(f"{path.with_suffix('.toml')}: {line}")
+watch = with_flags(_watch, Options, "options", CHOICE, optional=True)
 
 
 def world(
@@ -304,7 +281,7 @@ def worlds(
 ) -> None:
     """Three controlled worlds: a strong signal, none at all, and a planted shortcut (minutes)."""
     from terrella import verbs
-    from terrella.tasks.precursor.report import controlled
+    from terrella.tasks.precursor.worlds import controlled
 
     with verbs.warnings_as_lines():
         for line in controlled(out, seeds, seed, verbs.say):

@@ -1,4 +1,8 @@
-"""From logits to class probabilities, flags, a table of what is not Normal, and the skill line."""
+"""From logits to class probabilities, flags, and a table of what is not Normal.
+
+A product is an anomaly classification, never a prediction. What its weights were shown to do is the
+verdict that every product carries beside.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,14 @@ import xarray as xr
 from terrella.sources.base import iso
 from terrella.tasks.precursor.prepare import chain_of
 from terrella.tasks.precursor.quality import FLAGS
-from terrella.tasks.precursor.skill import UNKNOWN
 from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE, Options, Recipe
 from terrella.types import Outputs, Product, Record, Span, Windows
+from terrella.weights import UNKNOWN
 
 COLUMNS = [
     "start", "stop", "station", "label", "magnitude", "magnitude_probability", "azimuth",
-    "azimuth_probability", "flags", "file", "skill",
+    "azimuth_probability", "flags", "file", "verdict",
 ]  # fmt: skip
-
-
-def skill_line(options: Options) -> tuple[bool, str]:
-    """Whether skill was shown for these weights, and the line that says so."""
-    line = options.certificate.strip()
-    return line.startswith("skill:"), line or UNKNOWN
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -40,8 +38,7 @@ def decode(
 
     Returns:
         Series over ``time`` (end of each window) with both heads' probabilities, flags and the
-        images; one event for each window that is not Normal. Without a skill certificate its label
-        is an anomaly, never a precursor.
+        images; one event for each window that is not Normal, labelled an anomaly.
     """
     table = windows.extra["table"]
     length = np.timedelta64(round(recipe.window * 1e9), "ns")
@@ -51,10 +48,8 @@ def decode(
     silent = ~windows.valid[rows]
     for values in given.values():
         values[silent] = np.nan
-    proven, line = skill_line(options)
     attrs = {
-        "title": "prediction" if proven else "anomaly classification",
-        "skill": line,
+        "title": "anomaly classification",
         "station": str(table["station"].iloc[0]) if len(table) else "",
         "window_s": recipe.window,
     }
@@ -63,7 +58,7 @@ def decode(
         if words:
             attrs[name] = words
     series = _series(given, windows, rows, outputs.get("cam"), chain_of(recipe, options), attrs)
-    return Product(series, _events(given, windows, rows, silent, length, proven, line))
+    return Product(series, _events(given, windows, rows, silent, length))
 
 
 def _series(
@@ -112,7 +107,7 @@ def _series(
 
 def _events(
     given: dict[str, np.ndarray], windows: Windows, rows: np.ndarray, silent: np.ndarray,
-    length: np.timedelta64, proven: bool, line: str,
+    length: np.timedelta64,
 ) -> pd.DataFrame:  # fmt: skip
     table = windows.extra["table"].iloc[rows].reset_index(drop=True)
     best = {k: np.nan_to_num(v, nan=-1.0).argmax(1) for k, v in given.items()}
@@ -120,13 +115,12 @@ def _events(
     kept = np.flatnonzero(~silent & (names != "Normal"))
     ends = windows.time[rows][kept]
     picture = "file" in table
-    word = "precursor" if proven else "anomaly"
     out = pd.DataFrame(
         {
             "start": ["" if picture else iso(t - length) for t in ends],
             "stop": ["" if picture else iso(t) for t in ends],
             "station": table["station"].astype(str).to_numpy()[kept],
-            "label": [f"{n} {word}" for n in names[kept]],
+            "label": [f"{n} anomaly" for n in names[kept]],
             "magnitude": names[kept],
             "magnitude_probability": given["magnitude"].max(1)[kept].round(4),
             "azimuth": np.array(AZIMUTH)[best["azimuth"]][kept],
@@ -136,7 +130,7 @@ def _events(
                 for bits in table["flags"].to_numpy(np.uint8)[kept]
             ],
             "file": table["file"].to_numpy()[kept] if picture else "",
-            "skill": line,
+            "verdict": UNKNOWN,  # until the card's is put there
         },
         columns=COLUMNS,
     )

@@ -1,289 +1,251 @@
-"""How this task is trained and judged: labelled windows, folds that do not leak, shortcuts."""
+"""How this task is judged: folds that keep earthquakes, stations and time apart, and scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from terrella.tasks.precursor import skill
-from terrella.tasks.precursor.labels import NORMAL_AZIMUTH, NORMAL_MAGNITUDE, Rule, match_normals
-from terrella.tasks.precursor.prepare import chain_of, prepare, reach, windows_of
+from terrella.learn.metrics import ratio, reliability
+from terrella.learn.split import apart, deal
+from terrella.tasks.precursor.decode import softmax
+from terrella.tasks.precursor.labels import NORMAL_AZIMUTH, NORMAL_MAGNITUDE, SECTORS
+from terrella.tasks.precursor.rows import (
+    choose,
+    gather,
+    halves,
+    shifted,
+    simulated,
+    subset,
+)
 from terrella.tasks.precursor.simulate import World
-from terrella.tasks.precursor.simulate import scene as simulate_scene
-from terrella.tasks.precursor.split import codes, folds
-from terrella.tasks.precursor.stations import open_files, rule
-from terrella.tasks.precursor.task import AZIMUTH, INPUTS, MAGNITUDE, Evaluation, Options, Recipe
+from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE, Evaluation, Options, Recipe
 from terrella.types import Fold, NoData, Outputs, Refused, Scene, Windows
 
-HELD = 0.2  # share of a fold's training earthquakes that choose its epoch
+SEED = 42  # of the deal of groups to folds
+STORM = 3.0  # Kp from which a window is called disturbed
+SIDES = 3  # parts that stations are dealt to when everything is kept apart
 KEYS = {
     "loeo": ("earthquake",), "loso": ("station",), "blocks": ("block",),
-    "all": ("earthquake", "station"), "random": (),
+    "all": ("earthquake", "station", "block"), "random": (),
 }  # fmt: skip
-
-
-def gather(paths: Sequence[Path], recipe: Recipe, options: Options, every: bool = False) -> Windows:
-    """Images and labels of all inputs as one set of rows.
-
-    Args:
-        paths: magnetometer files with a catalogue and station list, or labelled images.
-        recipe, options: as for a run.
-        every: keep windows that are neither precursor nor matched normal too.
-
-    Raises:
-        Refused: an input was refused, or nothing is labelled.
-    """
-    opened = open_files(paths, options)
-    if opened.refused:
-        raise Refused(opened.refused[0].why)
-    images, tables = [], []
-    before, after = reach(recipe, options)
-    for job in opened.jobs:
-        record = job.source.fetch(INPUTS, job.start - before, job.stop + after)
-        made = prepare(record, recipe, options)
-        length = np.timedelta64(0 if "image" in record else round(recipe.window * 1e9), "ns")
-        start = made.time - length
-        kept = np.flatnonzero((start >= job.start) & (start < job.stop) & made.valid)
-        images.append(made.x["image"][kept].numpy())
-        tables.append(made.extra["table"].iloc[kept])
-    if not tables:
-        raise NoData("no window in the inputs")
-    table = pd.concat(tables, ignore_index=True)
-    if (table["kind"] == "unknown").all():
-        raise Refused(
-            "these windows have no labels: give the earthquake catalogue and the station list "
-            "(CSV) among the inputs"
-        )
-    return choose(np.concatenate(images), table, recipe, options, every)
-
-
-def choose(
-    image: np.ndarray, table: pd.DataFrame, recipe: Recipe, options: Options, every: bool
-) -> Windows:
-    """Precursors and matched normals of a table, where that choice has not been made yet."""
-    if every or "pair" in table:
-        return windows_of(image, table, recipe)
-    chosen = match_normals(table, rule(options))
-    return windows_of(image[chosen.index.to_numpy()], chosen, recipe)
-
-
-def subset(windows: Windows, rows: np.ndarray, recipe: Recipe) -> Windows:
-    """Some rows of a set, with class weights of their own."""
-    return windows_of(windows.x["image"].numpy()[rows], windows.extra["table"].iloc[rows], recipe)
-
-
-def halves(windows: Windows, recipe: Recipe, seed: int) -> tuple[Windows, Windows]:
-    """Rows to learn from, and rows of other earthquakes that choose the epoch."""
-    groups = codes(windows.groups["earthquake"])
-    ahead = windows.extra["table"]["kind"].to_numpy() == "precursor"
-    names = np.unique(groups[ahead])
-    if len(names) < 2:
-        raise Refused(
-            f"{len(names)} earthquakes with precursor windows: two at least are needed, one to "
-            "learn from and one to choose the epoch by"
-        )
-    every = np.unique(groups)
-    random = np.random.default_rng(seed)
-    some = random.permutation(names)[: max(round(HELD * len(names)), 1)]
-    calm = np.setdiff1d(every, names)
-    some_calm = random.permutation(calm)[: round(HELD * len(calm))]
-    held = np.isin(groups, np.concatenate([some, some_calm]))
-    return subset(windows, np.flatnonzero(~held), recipe), subset(
-        windows, np.flatnonzero(held), recipe
-    )
-
-
-def simulated(world: World, recipe: Recipe, options: Options) -> Windows:
-    """Labelled windows of a simulated world."""
-    how = Rule(seed=world.seed, lead=4.0, quiet=4.0)
-    made = simulate_scene(world, chain_of(recipe, options), how)
-    return windows_of(made.image, made.table.assign(flags=np.uint8(0)), recipe)
-
-
-def training(
-    paths: Sequence[Path], config: Mapping[str, Any], recipe: Recipe, options: Options
-) -> tuple[list[Windows], list[Windows]]:
-    """Windows to learn from and to choose the epoch by: other earthquakes.
-
-    Args:
-        paths: as for :func:`gather`; none: a simulated world.
-        config: ``seed``, ``strength``, ``stations``, ``days``, ``quakes`` of that world.
-        recipe, options: as for a run.
-    """
-    seed = int(config.get("seed", 0))
-    if paths:
-        whole = gather(paths, recipe, options)
-    else:
-        if seed >= Evaluation.seed:
-            raise Refused(f"[data] seed: seeds from {Evaluation.seed} on are kept for judging")
-        known = {k: v for k, v in config.items() if k in World.__dataclass_fields__}
-        whole = simulated(World(**known), recipe, options)
-    # Only earthquakes are kept apart here: the other labels are shared, and the card says so.
-    return tuple(
-        [replace(part, groups={"earthquake": part.groups["earthquake"]})]
-        for part in halves(whole, recipe, seed)
-    )  # type: ignore[return-value]
+WORDS = {
+    "loeo": "earthquakes left out", "loso": "stations left out", "blocks": "time blocks left out",
+    "all": "stations, earthquakes and time left out", "random": "random windows left out",
+}  # fmt: skip
+LEAKS = "windows of one earthquake, station and day lie on both sides"
+MIDDLE = np.array([np.nan if n == "Normal" else 45.0 * SECTORS.index(n) for n in AZIMUTH])
 
 
 def plan(
     paths: Sequence[Path], evaluation: Evaluation, recipe: Recipe, options: Options
 ) -> Iterator[Fold]:
-    """Folds of the files given; or the given weights on worlds with and without a signal."""
-    if paths:
-        windows = gather(paths, recipe, options)
-        data = f"{len(windows)} windows of {len(paths)} inputs"
-        yield from divide(windows, evaluation, recipe, data)
+    """Folds of the files given; or the given weights on a simulated world.
+
+    That world has the signal; one without it is judged aside.
+    """
+    if not paths:
+        yield from _worlds(evaluation, recipe, options)
         return
-    data = f"simulated worlds, seed {evaluation.seed}, strength {evaluation.strength:g} and 0"
+    every = gather(paths, recipe, options, every=evaluation.shifts > 0)
+    yield from divide(choose(every, recipe, options), evaluation, recipe)
+    if evaluation.shifts:
+        for k, moved in shifted(paths, every, evaluation.shifts, recipe, options):
+            yield from divide(moved, evaluation, recipe, null=f"catalogue shift {k}")
+
+
+def _worlds(evaluation: Evaluation, recipe: Recipe, options: Options) -> Iterator[Fold]:
+    data = f"simulated world, seed {evaluation.seed}, signal of strength {evaluation.strength:g}"
+    words = "worlds of other seeds, blocks of one earthquake; a world without a signal aside"
     for strength in (evaluation.strength, 0.0):
-        world = World(seed=evaluation.seed, strength=strength)
-        made = simulated(world, recipe, options)
-        # Shortcuts are fitted on another world of the same stations' kind, never on the test rows.
-        other = simulated(World(seed=evaluation.seed + 1, strength=strength), recipe, options)
+        made, other = (
+            simulated(
+                World(seed=evaluation.seed + k, strength=strength, quakes=evaluation.quakes),
+                recipe, options,
+            )
+            for k in (0, 1)  # baselines learn from another world, never from the rows tested
+        )  # fmt: skip
         yield Fold(
             f"strength {strength:g}", (Scene({}, made),), (other,), data=data,
-            split="worlds of other seeds; blocks of one earthquake",
+            split=words, keys=("earthquake",), exchange="station", aside=strength == 0,
         )  # fmt: skip
 
 
 def divide(
-    windows: Windows, evaluation: Evaluation, recipe: Recipe, data: str, seed: int = 42
+    windows: Windows, evaluation: Evaluation, recipe: Recipe, data: str = "", null: str = ""
 ) -> Iterator[Fold]:
-    """Folds of one set of labelled windows."""
-    table = windows.extra["table"].assign(cluster=codes(windows.groups["earthquake"]))
-    words = {
-        "loeo": "earthquakes left out", "loso": "stations left out",
-        "blocks": f"time blocks left out, embargo {evaluation.embargo:g} d",
-        "all": f"stations, earthquakes and time left out, embargo {evaluation.embargo:g} d",
-        "random": "random rows (leaks)",
-    }[evaluation.split]  # fmt: skip
-    parts = folds(table, evaluation.split, evaluation.folds, evaluation.embargo, seed)
-    for k, (train, test) in enumerate(parts):
-        whole = subset(windows, train, recipe)
+    """Folds of one set of labelled windows.
+
+    Args:
+        windows: precursors and matched normals.
+        evaluation: how to divide.
+        recipe: of the network.
+        data: words before the count of windows ("simulated").
+        null: what destroyed the truth, for a set that is a null.
+
+    Yields:
+        Folds; those whose training side has fewer than two earthquakes are left out, which the
+        words of the split and one warning say.
+
+    Raises:
+        NoData: not a single fold is left.
+    """
+    parts, poor = [], 0
+    for name, train, test in divisions(windows, evaluation):
         try:
-            learned, held = halves(whole, recipe, seed)
+            parts.append((name, halves(windows, train, SEED), test))
         except Refused:
-            continue
-        name = f"fold {k + 1}"
-        if evaluation.split == "loso":
-            name = str(windows.groups["station"][test[0]])
+            poor += 1
+    kind, embargo = evaluation.split, np.timedelta64(round(evaluation.embargo * 86_400), "s")
+    stations, quakes = (len(np.unique(windows.groups[k])) for k in ("station", "earthquake"))
+    if not parts:
+        raise NoData(
+            f"split {kind!r}: no fold has two earthquakes to learn from and rows to test on "
+            f"({len(windows)} windows, {stations} stations, {quakes} earthquakes); give more data, "
+            "fewer folds or a shorter embargo"
+        )
+    words = WORDS[kind]
+    if poor:
+        some = f"{poor} of {poor + len(parts)} folds without two earthquakes to learn from"
+        warnings.warn(f"left out: {some}", UserWarning, stacklevel=2)
+        words += f", {some} not used"
+    tested = sum(len(test) for *_, test in parts)
+    count = f"{tested} of {len(windows)} windows of {stations} stations"
+    for name, sides, test in parts:
+        learned, held = (subset(windows, rows, recipe) for rows in sides)
         yield Fold(
             name, (Scene({}, subset(windows, test, recipe)),), (learned,), (held,),
-            refit=evaluation.refit, data=data, split=words, keys=KEYS[evaluation.split],
+            refit=evaluation.refit, data=f"{data}, {count}".removeprefix(", "), split=words,
+            keys=KEYS[kind], embargo=embargo if kind in ("blocks", "all") else None,
+            exchange="station", leaks=LEAKS if kind == "random" else "", null=null,
         )  # fmt: skip
 
 
+def divisions(
+    windows: Windows, evaluation: Evaluation
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, training rows and test rows of each fold.
+
+    ``loeo`` deals declustered earthquakes (a precursor and its matched normals stay together);
+    ``loso`` leaves one station out; ``blocks`` deals stretches of time and leaves out of training
+    what lies within the embargo of a test row; ``all`` is the three together: tested are a third of
+    the stations in one stretch, and training keeps only rows of other stations and stretches that
+    share no earthquake with them and lie outside the embargo.
+    """
+    kind, count = evaluation.split, evaluation.folds
+    station, quake, block = (windows.groups[k] for k in ("station", "earthquake", "block"))
+    stations, number = np.unique(station, return_inverse=True)
+    stretches, stretch = np.unique(block, return_inverse=True)
+    if kind == "random":
+        where = np.random.default_rng(SEED).permutation(len(windows)) % count
+    elif kind == "loso":
+        where = number
+    elif kind == "loeo":
+        where = deal(quake, count, SEED)
+    else:  # whole blocks, one after the other: the embargo then costs least
+        where = stretch * min(count, len(stretches)) // len(stretches)
+    part = np.zeros_like(where)
+    if kind == "all":
+        part = deal(station, min(SIDES, len(stations)), SEED)
+    for k in np.unique(where):
+        for s in np.unique(part):
+            test = (where == k) & (part == s)
+            train = where != k
+            if kind == "all":
+                train &= (part != s) & ~np.isin(quake, quake[test])
+            if kind in ("blocks", "all"):
+                embargo = np.timedelta64(round(evaluation.embargo * 86_400), "s")
+                train &= apart(windows.time, windows.time[test], embargo)
+            name = str(stations[k]) if kind == "loso" else f"fold {k + 1}"
+            name += f", stations {s + 1}" if kind == "all" else ""
+            if test.any():
+                yield name, np.flatnonzero(train), np.flatnonzero(test)
+
+
 def judge(outputs: Outputs, scene: Scene, recipe: Recipe, options: Options) -> pd.DataFrame:
-    """One row a window: truth and answer of both heads, with its earthquake as the block."""
+    """One row a window: truth and answer of both heads, with its earthquake as the block.
+
+    Returns:
+        ``magnitude`` and ``azimuth``: cell of the confusion table, truth times classes plus answer,
+        -1 where the truth is unknown; ``alarm``: the same of Normal or not. ``ahead`` is 1 for
+        precursors of known bearing, and of these alone ``sector_hit`` and ``sector_error``
+        (degrees) with Normal not allowed.
+    """
     windows = scene.windows
     assert windows.y is not None
     table = windows.extra["table"]
     rows = np.flatnonzero(windows.valid & (windows.y["magnitude"].numpy() >= 0))
-    out = pd.DataFrame({"block": windows.groups["earthquake"][rows]})
-    for name in ("magnitude", "azimuth"):
-        out[f"{name}_truth"] = windows.y[name].numpy()[rows]
-        out[f"{name}_given"] = outputs[name][rows].argmax(1)
-    out["sector_given"] = skill.sector_only(outputs["azimuth"][rows].astype(np.float64))
-    bearing = table["bearing"].to_numpy(np.float64) if "bearing" in table else np.nan
-    out["bearing"] = np.broadcast_to(bearing, len(table))[rows]
+    truth = {h: windows.y[h].numpy()[rows] for h in ("magnitude", "azimuth")}
+    p = {h: softmax(outputs[h][rows]) for h in truth}
+    given = {h: p[h].argmax(1) for h in truth}
+    normal = truth["magnitude"] == NORMAL_MAGNITUDE
+    sectors = p["azimuth"].copy()
+    sectors[:, NORMAL_AZIMUTH] = -1.0
+    sector = sectors.argmax(1)
     # A matched normal carries its precursor's earthquake but has no bearing of its own.
-    out.loc[out["azimuth_truth"] == NORMAL_AZIMUTH, "bearing"] = np.nan
-    return out
+    blank = np.full(len(table), np.nan)
+    bearing = (table["bearing"].to_numpy(np.float64) if "bearing" in table else blank)[rows]
+    known = truth["azimuth"] >= 0
+    ahead = np.isfinite(bearing) & known & (truth["azimuth"] != NORMAL_AZIMUTH)
+    error = np.abs((MIDDLE[sector] - bearing + 180.0) % 360.0 - 180.0)
+    kp = table["kp"].to_numpy(np.float64)[rows]
+    return pd.DataFrame({
+        "block": windows.groups["earthquake"][rows],
+        "activity": np.select([kp < STORM, kp >= STORM], ["Kp < 3", "Kp >= 3"], ""),
+        "magnitude": truth["magnitude"] * len(MAGNITUDE) + given["magnitude"],
+        "azimuth": np.where(known, truth["azimuth"] * len(AZIMUTH) + given["azimuth"], -1),
+        "alarm": 2 * normal + (given["magnitude"] == NORMAL_MAGNITUDE),
+        "ahead": ahead.astype(float),
+        "sector_hit": (ahead & (sector == truth["azimuth"])).astype(float),
+        "sector_error": np.where(ahead, error, 0.0),
+        **reliability(1.0 - p["magnitude"][:, NORMAL_MAGNITUDE], ~normal),
+    })  # fmt: skip
 
 
-def _confusion(name: str, classes: int) -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
-    def made(table: pd.DataFrame, weight: np.ndarray) -> np.ndarray:
-        truth, given = (table[f"{name}_{k}"].to_numpy(np.int64) for k in ("truth", "given"))
-        return skill.confusion(truth, given, classes, weight)
-
-    return made
-
-
-_M, _A = _confusion("magnitude", len(MAGNITUDE)), _confusion("azimuth", len(AZIMUTH))
+def confusion(table: pd.DataFrame, name: str, classes: int, weight: np.ndarray) -> np.ndarray:
+    """(classes, classes) weighted counts, rows the truth, columns the answer."""
+    cell = table[name].to_numpy()
+    known = cell >= 0
+    flat = np.bincount(cell[known], weight[known], classes**2)
+    return flat.reshape(classes, classes)
 
 
-def magnitude_accuracy(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Share of windows with the right magnitude class."""
-    return skill.accuracy(_M(table, weight))
+def accuracy(table: np.ndarray) -> float:
+    """Share on the diagonal of a confusion table; NaN where empty."""
+    return float(np.trace(table) / table.sum()) if table.sum() else float("nan")
 
 
-def magnitude_f1(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Mean F1 of the magnitude classes."""
-    return skill.f1(_M(table, weight))
+def f1(table: np.ndarray) -> float:
+    """Mean F1 over the classes that occur in the truth."""
+    there = table.sum(1) > 0
+    hit, seen = np.diag(table)[there], (table.sum(0) + table.sum(1))[there]
+    return float((2 * hit / seen).mean()) if there.any() else float("nan")
 
 
-def magnitude_mcc(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Matthews correlation of the magnitude classes."""
-    return skill.mcc(_M(table, weight))
+def mcc(table: np.ndarray) -> float:
+    """Matthews correlation of several classes (Gorodkin 2004); 0 where it is not defined."""
+    total = table.sum()
+    given, truth = table.sum(0), table.sum(1)
+    above = np.trace(table) * total - given @ truth
+    below = np.sqrt((total**2 - given @ given) * (total**2 - truth @ truth))
+    return float(above / below) if below > 0 else 0.0
 
 
-def azimuth_accuracy(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Share of windows with the right azimuth class, Normal among them."""
-    return skill.accuracy(_A(table, weight))
+def _of(
+    score: Callable[[np.ndarray], float], name: str, classes: int
+) -> Callable[[pd.DataFrame, np.ndarray], float]:
+    return lambda table, weight: score(confusion(table, name, classes, weight))
 
 
-def azimuth_f1(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Mean F1 of the azimuth classes."""
-    return skill.f1(_A(table, weight))
-
-
-def azimuth_mcc(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Matthews correlation of the azimuth classes."""
-    return skill.mcc(_A(table, weight))
-
-
-def precursor_mcc(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Matthews correlation of precursor against normal."""
-    truth, given = (
-        np.asarray(table[f"magnitude_{k}"] == NORMAL_MAGNITUDE, np.int64)
-        for k in ("truth", "given")
-    )
-    return skill.mcc(skill.confusion(truth, given, 2, weight))
-
-
-def sector_accuracy(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Right sectors among precursor windows alone, Normal not allowed as an answer."""
-    ahead = table["bearing"].notna().to_numpy()
-    hit = (table["sector_given"] == table["azimuth_truth"]).to_numpy()
-    total = weight[ahead].sum()
-    return float(weight[ahead] @ hit[ahead] / total) if total else float("nan")
-
-
-def circular_error(table: pd.DataFrame, weight: np.ndarray) -> float:
-    """Mean angle (degrees) from bearing to the sector given, precursors alone; 90 by chance."""
-    ahead = table["bearing"].notna().to_numpy()
-    error = skill.circular_error(
-        table["bearing"].to_numpy(float)[ahead], table["sector_given"].to_numpy(np.int64)[ahead]
-    )
-    total = weight[ahead].sum()
-    return float(weight[ahead] @ error / total) if total else float("nan")
-
-
-def _shortcut(name: str) -> Callable[..., Callable[[Windows], Outputs]]:
-    columns = skill.SHORTCUTS[name]
-
-    def baseline(train: Sequence[Windows], recipe: Recipe) -> Callable[[Windows], Outputs]:
-        known = pd.concat([w.extra["table"] for w in train], ignore_index=True)
-
-        def predictor(windows: Windows) -> Outputs:
-            table = windows.extra["table"]
-            return {
-                head: np.log(skill.lookup(known, table, columns, head, n))
-                for head, n in (("magnitude", len(MAGNITUDE)), ("azimuth", len(AZIMUTH)))
-            }
-
-        return predictor
-
-    return baseline
-
-
-majority = _shortcut("majority")
-station_only = _shortcut("station only")
-kp_only = _shortcut("Kp only")
-hour_only = _shortcut("hour only")
-station_month = _shortcut("station and month")
+precursor_mcc = _of(mcc, "alarm", 2)
+magnitude_accuracy, magnitude_f1, magnitude_mcc = (
+    _of(score, "magnitude", len(MAGNITUDE)) for score in (accuracy, f1, mcc)
+)
+azimuth_accuracy, azimuth_f1, azimuth_mcc = (
+    _of(score, "azimuth", len(AZIMUTH)) for score in (accuracy, f1, mcc)
+)
+sector_accuracy = ratio("sector_hit", "ahead")
+circular_error = ratio("sector_error", "ahead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 from terrella.plot import COLOURS, figure, save, time_axis
 from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE
 from terrella.types import Product
+from terrella.weights import UNKNOWN
 
 SHOWN = 6  # windows drawn with their Grad-CAM
 HUES = dict(zip(MAGNITUDE, (COLOURS[1], COLOURS[4], COLOURS[5], "#BBBBBB"), strict=True))
@@ -26,7 +28,9 @@ def plot(product: Product, path: Path) -> list[Path]:
 
 
 def _footer(made: Any, series: xr.Dataset) -> None:
-    made.supxlabel(f"{series.attrs['title']}: {series.attrs['skill']}", fontsize=7, color="0.3")
+    text = f"{series.attrs['title']}: {series.attrs.get('verdict', UNKNOWN)}"
+    wide = round(made.get_figwidth() * 18)  # letters of this size that fit
+    made.supxlabel("\n".join(wrap(text, wide)), fontsize=7, color="0.3")
 
 
 def _overview(series: xr.Dataset) -> Any:

@@ -18,6 +18,8 @@ from terrella.tasks.precursor.task import AZIMUTH, MAGNITUDE, Options, Recipe
 from terrella.types import NoData, Outputs, Record, Refused, Windows
 
 MARGIN = 3600.0  # s of context that the high-pass sees on both sides
+# Columns of a table that tell the answer: models are judged without them.
+TRUE = ["kind", "magnitude", "azimuth", "bearing", "lead", "event", "cluster", "pair", "matched"]
 
 
 def chain_of(recipe: Recipe, options: Options) -> Chain:
@@ -119,7 +121,8 @@ def prepare(record: Record, recipe: Recipe, options: Options) -> Windows:
     Returns:
         x ``image`` (rows, 3, size, size) uint8; time: end of each window; y ``magnitude``,
         ``azimuth`` (rows,) with -1 where the truth is unknown; groups ``station``, ``earthquake``,
-        ``block``; extra ``table``, ``lost``, ``explain``.
+        ``block``; extra ``table``, ``lost``, ``explain``, ``hertz`` of the image's rows, and
+        ``range_db``, what 0 and 1 stand for.
     """
     if "image" in record:
         image, lost, table = stored(record["image"], recipe)
@@ -163,7 +166,7 @@ def windows_of(
 ) -> Windows:
     """Images and their table as Windows."""
     table = table.reset_index(drop=True)
-    n = len(table)
+    table.attrs["true"] = TRUE
     y = None
     if (table["kind"] != "unknown").any():
         y = {k: torch.tensor(table[k].to_numpy(np.int64)) for k in ("magnitude", "azimuth")}
@@ -173,19 +176,29 @@ def windows_of(
             table[name] = -1
     kp = table["kp"].fillna(-1.0)
     table["kp_class"] = np.floor(kp).astype(int)
-    calm = table["station"].astype(str) + "-calm-" + np.arange(n).astype(str)
+    # A window of no earthquake is a group of its own, by station and time: the same in any subset.
+    calm = table["station"].astype(str) + " " + table["end"].astype(str)
     quake = np.where(table["cluster"] >= 0, table["cluster"].astype(int).astype(str), calm)
+    if "world" in table:  # earthquakes of simulated worlds are numbered alike
+        quake = table["world"].astype(str) + " " + quake
+    chain = chain_of(recipe, Options())
     return Windows(
         x={"image": torch.from_numpy(image)},
         time=table["end"].to_numpy("datetime64[ns]"),
         valid=(table["flags"].to_numpy(np.uint8) & FLAGS["dropped"]) == 0,
         groups={
             "station": table["station"].astype(str).to_numpy("U"),
-            "earthquake": quake.astype("U"),
+            "earthquake": np.asarray(quake, "U"),
             "block": table["block"].to_numpy(np.int64),
         },
         y=y,
-        extra={"table": table, "lost": lost, "explain": explain},
+        extra={
+            "table": table,
+            "lost": lost,
+            "explain": explain,
+            "hertz": chain.rows,
+            "range_db": (recipe.low, recipe.high),
+        },
     )
 
 

@@ -24,7 +24,7 @@ FIELDS = {
     "data": "not stated with the file",
     "split": "not stated with the file",
     "notes": (
-        "Imported; it carries no skill certificate, so runs are an anomaly classification.",
+        "Imported; it carries no certificate of skill.",
         "Images are standardised with ImageNet's mean and deviation, as the published chain does.",
     ),
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from terrella.task import Task, late, option
+from terrella.task import Baseline, Metric, Task, late, option
 from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.precursor"
+METRICS = "terrella.learn.metrics"
 MAGNITUDE = ("Large", "Medium", "Moderate", "Normal")
 AZIMUTH = ("E", "N", "NE", "NW", "Normal", "S", "SE", "SW", "W")
 INPUTS = (
@@ -82,7 +83,6 @@ class Options:
     quiet: float = option(7.0, "labels: days after an earthquake that are not normal")
     radius: float = option(1.0, "labels: the preparation radius is multiplied by this")
     normals: float = option(1.0, "labels: matched normal windows for each precursor window")
-    certificate: str = option("", "skill line that the weights' card carries; none if empty")
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,11 @@ class Evaluation:
     folds: int = option(5, "folds (loso: as many as there are stations)")
     embargo: float = option(7.0, "days around test rows that training leaves out (blocks, all)")
     refit: bool = option(True, "train anew on every fold (files); otherwise judge the weights")
+    shifts: int = option(0, "networks trained on a catalogue shifted in time, as a null (files)")
     strength: float = option(
         2.0, "injected signal of the simulated world, where no files are given"
     )
+    quakes: int = option(90, "earthquakes of the simulated world")
     seed: int = option(9000, "seed of the simulated world; training uses seeds below 9000")
 
 
@@ -133,20 +135,29 @@ task = Task(
     plot=late(f"{HERE}.plot:plot"),
     simulate=late(f"{HERE}.simulate:simulate"),
     export=late(f"{HERE}.simulate:export"),
-    training=late(f"{HERE}.judge:training"),
+    training=late(f"{HERE}.rows:training"),
     plan=late(f"{HERE}.judge:plan"),
     judge=late(f"{HERE}.judge:judge"),
     metrics={
-        **{f"{head}_{name}": late(f"{HERE}.judge:{head}_{name}")
+        "precursor_mcc": Metric(late(f"{HERE}.judge:precursor_mcc"), floor=0.0),
+        **{f"{head}_{name}": Metric(late(f"{HERE}.judge:{head}_{name}"))
            for head in ("magnitude", "azimuth") for name in ("accuracy", "f1", "mcc")},
-        "precursor_mcc": late(f"{HERE}.judge:precursor_mcc"),
-        "sector_accuracy": late(f"{HERE}.judge:sector_accuracy"),
-        "circular_error": late(f"{HERE}.judge:circular_error"),
+        "sector_accuracy": Metric(late(f"{HERE}.judge:sector_accuracy")),
+        "circular_error": Metric(late(f"{HERE}.judge:circular_error"), "less", units="degrees"),
+        "calibration_error": Metric(late(f"{METRICS}:calibration_error"), "less"),
     },
+    primary=("precursor_mcc",),
     baselines={
-        name: late(f"{HERE}.judge:{name.replace('-', '_')}")
-        for name in ("majority", "station-only", "kp-only", "hour-only", "station-month")
+        "majority": Baseline("trivial", late(f"{HERE}.baselines:majority")),
+        "station-only": Baseline("metadata", late(f"{HERE}.baselines:station_only")),
+        "kp-only": Baseline("metadata", late(f"{HERE}.baselines:kp_only")),
+        "hour-only": Baseline("metadata", late(f"{HERE}.baselines:hour_only")),
+        "station-month": Baseline("metadata", late(f"{HERE}.baselines:station_month")),
+        "lightgbm": Baseline("classical", late(f"{HERE}.baselines:lightgbm")),
     },
+    features=late(f"{HERE}.features:features"),
+    figures=late(f"{HERE}.confusion:figures"),
+    quick={"quakes": 30},
     predict=late(f"{HERE}.prepare:predict"),
     sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
@@ -154,8 +165,7 @@ task = Task(
         "spectrograms": late(f"{HERE}.commands:spectrograms"),
         "dataset": late(f"{HERE}.commands:dataset"),
         "audit-labels": late(f"{HERE}.commands:audit_labels"),
-        "validate": late(f"{HERE}.commands:validate"),
-        "certify": late(f"{HERE}.commands:certify"),
+        "watch": late(f"{HERE}.commands:watch"),
         "world": late(f"{HERE}.commands:world"),
         "worlds": late(f"{HERE}.commands:worlds"),
     },

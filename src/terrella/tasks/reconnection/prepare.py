@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terrella.tasks.reconnection.derive import Crossing, cross
+from terrella.steps.window import base, once_per_sample
+from terrella.tasks.reconnection.derive import FEATURES, Crossing, cross
 from terrella.tasks.reconnection.scale import factors
-from terrella.types import NoData, Refused, Windows
+from terrella.types import Features, NoData, Refused, Windows
 
 if TYPE_CHECKING:
     import xarray as xr
+    from torch import Tensor
 
 Array = np.ndarray
+KEEP = 15  # one row in so many is trained on: neighbours differ by little but noise
 
 
 def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windows:
@@ -71,6 +74,48 @@ def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windo
             "probe_rows": np.cumsum([0, *(len(c.time) for c in crossings)]),
         },
     )
+
+
+def sample(windows: Windows, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A share of a path's rows: paths differ more than the samples of one."""
+    rows = np.flatnonzero(windows.valid)
+    chosen = np.sort(rng.choice(rows, max(len(rows) // KEEP, min(len(rows), 1)), replace=False))
+    return chosen, np.ones(len(chosen), np.float32)
+
+
+def features(windows: Windows) -> Features:
+    """The 14 network inputs at each sample, and their spread over its context.
+
+    Returns:
+        28 columns, in B0, n0 and V as ``derive.normalise`` has them; NaN in rows that are not
+        valid.
+    """
+    view = windows.x["features"]
+    mean = running(view, 0, view.shape[1])
+    square = running(once_per_sample(lambda s: s.double() ** 2, view), 0, view.shape[1])
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    values = np.concatenate([view[:, windows.extra["place"]].numpy(), spread], 1)
+    values[~windows.valid] = np.nan
+    return Features((*FEATURES, *(f"{n} spread" for n in FEATURES)), values)
+
+
+def running(view: Tensor, lo: int, hi: int) -> Array:
+    """Mean of samples [lo, hi) of every window, from sums along the series they slide over.
+
+    Args:
+        view: (rows, window, channels).
+        lo, hi: within the window.
+
+    Returns:
+        (rows, channels) float64.
+    """
+    series = base(view)
+    if series is None:
+        mean: Array = view[:, lo:hi].double().mean(1).numpy()
+        return mean
+    total = np.zeros((len(series) + 1, series.shape[1]))
+    np.cumsum(series.numpy(), 0, dtype=float, out=total[1:])
+    return (total[hi : hi + len(view)] - total[lo : lo + len(view)]) / (hi - lo)
 
 
 def context(recipe: Any, options: Any) -> tuple[int, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from terrella.task import Task, late, option
+from terrella.task import Baseline, Metric, Task, late, option
 from terrella.types import Column, Variable
 
 HERE = "terrella.tasks.reconnection"
+METRICS = "terrella.learn.metrics"
 
 
 def _moments(s: str, word: str, cadence: float) -> tuple[Variable, ...]:
@@ -95,7 +96,7 @@ class Evaluation:
     """What ``evaluate`` may choose."""
 
     paths: int = option(40, "simulated paths to judge on, where no files are given")
-    train_paths: int = option(60, "simulated paths the baselines learn from")
+    train_paths: int = option(300, "simulated paths the baselines learn from")
     seed: int = option(900_000, "seed of the first; training uses seeds below it")
     seconds: float = option(60.0, "length of each path")
 
@@ -143,18 +144,25 @@ task = Task(
     plan=late(f"{HERE}.judge:plan"),
     judge=late(f"{HERE}.judge:judge"),
     metrics={
-        "macro_f1": late(f"{HERE}.judge:macro_f1"),
-        "accuracy": late(f"{HERE}.judge:accuracy"),
-        "mean_confidence": late(f"{HERE}.judge:mean_confidence"),
-        "calibration_error": late(f"{HERE}.judge:calibration_error"),
-        "abstained": late(f"{HERE}.judge:abstained"),
-        "accuracy_when_named": late(f"{HERE}.judge:accuracy_when_named"),
+        "macro_f1": Metric(late(f"{HERE}.judge:macro_f1")),
+        "accuracy": Metric(late(f"{HERE}.judge:accuracy")),
+        "brier": Metric(late(f"{HERE}.judge:brier"), "less"),
+        "calibration_error": Metric(late(f"{METRICS}:calibration_error"), "less"),
+        "mean_confidence": Metric(late(f"{HERE}.judge:mean_confidence")),
+        "abstained": Metric(late(f"{HERE}.judge:abstained"), "less"),
+        "accuracy_when_named": Metric(late(f"{HERE}.judge:accuracy_when_named")),
     },
+    primary=("macro_f1",),
     baselines={
-        "waters2025": late(f"{HERE}.judge:waters2025"),
-        "nearest-centroid": late(f"{HERE}.judge:nearest_centroid"),
+        "majority": Baseline("trivial", late(f"{HERE}.baselines:majority")),
+        "where-in-interval": Baseline("metadata", late(f"{HERE}.baselines:where_in_interval")),
+        "nearest-centroid": Baseline("classical", late(f"{HERE}.baselines:nearest_centroid")),
+        "lightgbm": Baseline("classical", late(f"{HERE}.baselines:lightgbm")),
+        "waters2025": Baseline("published", late(f"{HERE}.baselines:waters2025")),
     },
-    sample=late(f"{HERE}.judge:sample"),
+    features=late(f"{HERE}.prepare:features"),
+    quick={"paths": 12},  # with fewer paths to learn from, the trees would be a weak rival
+    sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
     commands={
         "events": late(f"{HERE}.inputs:list_events"),

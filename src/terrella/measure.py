@@ -1,8 +1,8 @@
-"""What benchmarks share: processes measured from outside, and the machine's own matrix rate."""
+"""Measuring: processes from outside, and the machine's own matrix rate."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 import time
@@ -25,21 +25,31 @@ class Cost:
     peak: float
 
 
+# A child's peak memory counts from what its parent held: a small process stands in between.
+BETWEEN = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+said = child.stderr.read().decode()
+_, status, used = os.wait4(child.pid, 0)
+code = os.waitstatus_to_exitcode(status)
+wall = time.perf_counter() - began
+print(json.dumps([used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024, code, said]))
+"""
+
+
 def command(arguments: Sequence[str], runs: int = 5) -> Cost:
     """Run a command and account for it as the operating system does."""
     cpu, wall, peak = [], [], []
     for _ in range(runs):
-        began = time.perf_counter()
-        child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        assert child.stderr is not None
-        said = child.stderr.read()
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise SystemExit(f"{' '.join(arguments)}\n{said.decode()}")
-        cpu.append(used.ru_utime + used.ru_stime)
-        wall.append(time.perf_counter() - began)
-        peak.append(used.ru_maxrss / 1024)
+        words = [sys.executable, "-I", "-S", "-c", BETWEEN, *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        *spent, code, said = json.loads(done.stdout)
+        if code:
+            raise SystemExit(f"{' '.join(arguments)}\n{said}")
+        cpu.append(spent[0])
+        wall.append(spent[1])
+        peak.append(spent[2])
     return Cost(min(cpu), min(wall), max(peak))
 
 
