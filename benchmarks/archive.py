@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import command
 
+from terrella.measure import command
 from terrella.sources.poes import inspect, write
 from terrella.tasks.precipitation.simulate import simulate
 
