@@ -22,6 +22,8 @@ from terrella.archive.choices import Scale, wants_store
 from terrella.task import Model, Task
 from terrella.types import Job, Opening, Product, Refusal, Refused
 
+TOLD = 0.01  # share of novel instants that a user is told of
+
 Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="INPUT ...", help="files, folders, or 'quoted/**/*' patterns"),
@@ -387,4 +389,15 @@ def _report(job: Job, result: Product) -> None:
         counts = ", ".join(f"{n} {k}" for k, n in found.items()) or "no events"
         if "flags" in result.events and len(result.events):
             counts += f" ({int(result.events['flags'].eq('').sum())} without flags)"
-    print(f"{job.stem}: {counts or 'done'}")
+    print(f"{job.stem}: {counts or 'done'}{_unlike(result)}")
+
+
+def _unlike(result: Product) -> str:
+    """What a user is told of instants that the network was never shown the like of."""
+    known = result.provenance.get("novelty", {})
+    if known.get("share", 0.0) < TOLD:
+        return ""
+    beyond = known["beyond_range"]
+    most = max(beyond, key=lambda k: beyond[k]) if beyond else ""
+    why = f", most often by {most}" if most else ""
+    return f"; {known['share']:.0%} of instants are unlike the training rows{why}"
