@@ -59,7 +59,7 @@ def test_a_cluster_by_its_address(fill: Fill, small: Path, tmp_path: Path) -> No
     from dask.distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
         protocol="tcp://", host="127.0.0.1",
     ) as cluster:  # fmt: skip
         said = fill(small, tmp_path / "s", "--scheduler", cluster.scheduler_address,
