@@ -32,7 +32,7 @@ def predict(network: nn.Module, windows: Windows, rows: int = ROWS) -> Outputs:
     device = next(network.parameters()).device
     network.eval()
     out: Outputs = {}
-    with torch.inference_mode(), _threads(getattr(network, "threads", None)):
+    with torch.inference_mode(), on_threads(getattr(network, "threads", None)):
         for lo in range(0, max(len(windows), 1), rows):
             part = {k: v[lo : lo + rows].to(device) for k, v in windows.x.items()}
             for name, value in network(**part).items():
@@ -43,7 +43,7 @@ def predict(network: nn.Module, windows: Windows, rows: int = ROWS) -> Outputs:
 
 
 @contextlib.contextmanager
-def _threads(count: object) -> Iterator[None]:
+def on_threads(count: object) -> Iterator[None]:
     """Let torch use ``count`` threads for a while, as many as before where that is None."""
     before = torch.get_num_threads()
     if isinstance(count, int):

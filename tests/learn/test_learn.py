@@ -21,6 +21,7 @@ from terrella.learn import config as configs
 from terrella.learn.data import Rows, Shuffled
 from terrella.learn.split import by_group, guard
 from terrella.learn.train import Training, fit
+from terrella.predict import on_threads
 from terrella.tasks.precipitation.prepare import prepare, sample
 from terrella.tasks.precipitation.simulate import World, simulate
 from terrella.tasks.precipitation.task import Options, Recipe, task
@@ -110,7 +111,9 @@ def test_training_lowers_the_loss_and_repeats(
     sets: tuple[list[Windows], list[Windows]], tmp_path: Path
 ) -> None:
     first = fit(task, RECIPE, *sets, QUICK, tmp_path / "a", progress=False)
-    again = fit(task, RECIPE, *sets, QUICK, tmp_path / "b", progress=False)
+    with on_threads(1):  # as on a machine with other cores
+        again = fit(task, RECIPE, *sets, QUICK, tmp_path / "b", progress=False)
+        assert torch.get_num_threads() == 1, "given back as it was"
     for name, values in first.state_dict().items():
         assert torch.equal(values, again.state_dict()[name]), name
     batch = Rows(sets[1], sample)[np.arange(500)]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from terrella.learn.split import blind, guard, rolled, shuffled
-from terrella.predict import predict
+from terrella.predict import on_threads, predict
 from terrella.task import Judging, Model, Task
 from terrella.types import Fold, NoData, Outputs, Refused, Scene, Windows
 
@@ -76,6 +76,7 @@ class Evaluation:
         return self.tables[NETWORK]
 
 
+@on_threads(2)  # of its own accord a machine's cores would show in the last digits
 def evaluate(
     task: Task,
     folds: Iterable[Fold],

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from terrella.learn.data import Batch, Rows, loader
+from terrella.predict import on_threads
 from terrella.task import Task
 from terrella.types import Refused, Windows
 
@@ -40,6 +41,8 @@ class Training:
         clip: largest gradient norm; 0 for none.
         patience: epochs without a better validation loss before it stops.
         seed: of weights, order and dropout.
+        threads: of torch on a CPU. They belong to the settings: with another number sums are added
+            in another order, and a seed gives other last digits.
         devices, nodes, accelerator, strategy, precision: as Lightning's Trainer takes them.
     """
 
@@ -51,6 +54,7 @@ class Training:
     clip: float = 1.0
     patience: int = 5
     seed: int = 42
+    threads: int = 2
     devices: int = 1
     nodes: int = 1
     accelerator: str = "auto"
@@ -128,49 +132,62 @@ def fit(
     Raises:
         Refused: no rows, or checkpoints of other settings lie in the folder.
     """
-    with warnings.catch_warnings(), _global_settings_kept():
-        _quiet()
-        lightning.seed_everything(plan.seed, verbose=False)
-        network: nn.Module = task.network(recipe)
-        rows, held = Rows(train, task.sample, plan.seed), Rows(validation, task.sample, plan.seed)
-        fit_scale: Any = getattr(network, "fit_scale", None)
-        if fit_scale is not None:
-            fit_scale(rows[torch.randperm(len(rows))[:SCALE_ROWS].numpy()]["x"])
-        feed = loader(rows, plan.batch, plan.seed)
-        learner = Learner(task, network, plan, -(-len(rows) // (plan.batch * plan.devices)))
-        keep = folder / "checkpoints"
-        last = _resume(keep, task, recipe, plan, len(rows), fresh)
-        best = ModelCheckpoint(
-            keep, "best", monitor="val_loss", save_last=True, enable_version_counter=False
+    with on_threads(plan.threads):
+        with warnings.catch_warnings(), _global_settings_kept():
+            _quiet()
+            lightning.seed_everything(plan.seed, verbose=False)
+            network: nn.Module = task.network(recipe)
+            rows, held = (Rows(part, task.sample, plan.seed) for part in (train, validation))
+            fit_scale: Any = getattr(network, "fit_scale", None)
+            if fit_scale is not None:
+                fit_scale(rows[torch.randperm(len(rows))[:SCALE_ROWS].numpy()]["x"])
+            feeds = (
+                loader(rows, plan.batch, plan.seed),
+                loader(held, plan.batch * 4, 0, shuffle=False),
+            )
+            learner = Learner(task, network, plan, -(-len(rows) // (plan.batch * plan.devices)))
+            keep = folder / "checkpoints"
+            last = _resume(keep, task, recipe, plan, len(rows), fresh)
+            trainer, best = _trainer(plan, folder, keep, progress)
+            trainer.fit(learner, *feeds, ckpt_path=last)
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        network.load_state_dict(
+            {k.removeprefix("network."): v for k, v in state["state_dict"].items()}
         )
-        stop = EarlyStopping("val_loss", patience=plan.patience)
-        shown = sys.stderr.isatty() if progress is None else progress
-        extra: list[Callback] = [RichProgressBar()] if shown else []
-        trainer = lightning.Trainer(
-            accelerator=plan.accelerator,
-            devices=plan.devices,
-            num_nodes=plan.nodes,
-            strategy=plan.strategy,
-            precision=plan.precision,  # type: ignore[arg-type]
-            max_epochs=plan.epochs,
-            gradient_clip_val=plan.clip or None,
-            callbacks=[best, stop, *extra],
-            default_root_dir=folder,
-            logger=False,
-            enable_progress_bar=shown,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            deterministic=True,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(learner, feed, loader(held, plan.batch * 4, 0, shuffle=False), ckpt_path=last)
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    network.load_state_dict({k.removeprefix("network."): v for k, v in state.items()})
-    network = network.cpu().eval()
-    settle: Any = getattr(network, "settle", None)
-    if settle is not None:
-        settle(list(validation))
+        network = network.cpu().eval()
+        settle: Any = getattr(network, "settle", None)
+        if settle is not None:
+            settle(list(validation))
     return network
+
+
+def _trainer(
+    plan: Training, folder: Path, keep: Path, progress: bool | None
+) -> tuple[lightning.Trainer, ModelCheckpoint]:
+    """Lightning's trainer, and its callback that knows the best weights."""
+    best = ModelCheckpoint(
+        keep, "best", monitor="val_loss", save_last=True, enable_version_counter=False
+    )
+    shown = sys.stderr.isatty() if progress is None else progress
+    extra: list[Callback] = [RichProgressBar()] if shown else []
+    trainer = lightning.Trainer(
+        accelerator=plan.accelerator,
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        strategy=plan.strategy,
+        precision=plan.precision,  # type: ignore[arg-type]
+        max_epochs=plan.epochs,
+        gradient_clip_val=plan.clip or None,
+        callbacks=[best, EarlyStopping("val_loss", patience=plan.patience), *extra],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=shown,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        deterministic=True,
+        num_sanity_val_steps=0,
+    )
+    return trainer, best
 
 
 def _resume(
