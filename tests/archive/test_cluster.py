@@ -56,12 +56,19 @@ def test_two_workers_give_the_bytes_of_one(fill: Fill, days: Path, tmp_path: Pat
 @pytest.mark.enable_socket
 @pytest.mark.filterwarnings("ignore")  # of the cluster's own
 def test_a_cluster_by_its_address(fill: Fill, small: Path, tmp_path: Path) -> None:
+    import dask
     from dask.distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
-        protocol="tcp://", host="127.0.0.1",
-    ) as cluster:  # fmt: skip
+    # A profiler that looks often: what it holds on to must not show in a file.
+    watched = {"distributed.worker.profile.enabled": True,
+               "distributed.worker.profile.interval": "2ms"}  # fmt: skip
+    with (
+        dask.config.set(watched),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
+            protocol="tcp://", host="127.0.0.1",
+        ) as cluster,
+    ):  # fmt: skip
         said = fill(small, tmp_path / "s", "--scheduler", cluster.scheduler_address,
                     "--workers", 0)  # fmt: skip
     assert said.code == 0, said.err

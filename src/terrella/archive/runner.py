@@ -163,7 +163,8 @@ def _work(
                 report.events += outcome.events
                 hashes.learn(outcome.seen)
             for line in outcome.warned:
-                report.warned.setdefault(line, outcome.key)
+                # The first unit that says so, whatever the order in which workers end.
+                report.warned[line] = min(outcome.key, report.warned.get(line, outcome.key))
             progress.step()
 
 
@@ -261,11 +262,12 @@ def _close(store: Store, report: Report, started: datetime, say: Callable[[str],
     Raises:
         Refused: not all went well.
     """
-    for line in list(report.warned)[:SHOWN]:
-        say(f"warning: {report.warned[line]}: {line}")
+    for line, key in sorted(report.warned.items(), key=lambda x: (x[1], x[0]))[:SHOWN]:
+        say(f"warning: {key}: {line}")
     if (more := len(report.warned) - SHOWN) > 0:
         say(f"warning: and {more} more, see the report")
-    bad = [*(r.why for r in report.refused), *(f"{k}: {w}" for k, w in report.failed.items())]
+    failed = sorted(report.failed.items())
+    bad = [*(r.why for r in report.refused), *(f"{k}: {w}" for k, w in failed)]
     for line in bad[:SHOWN]:
         say(f"failed: {' '.join(line.split())}")
     if len(bad) > SHOWN:

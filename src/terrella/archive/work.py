@@ -16,6 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -192,18 +193,23 @@ def model_of(task: str, weights: Path, sha256: str) -> Model:
 
 
 def work(unit: Unit, order: Order) -> Outcome:
-    """``make`` in a process of its own, on one thread."""
+    """``make`` in a process of its own, on one thread.
+
+    The thread is one the cluster does not know. Its profiler keeps the frames it samples for a
+    while, and with them open HDF5 objects; when those are closed shows in the bytes of a file.
+    """
     import dask
 
-    _settle()
     # xarray would otherwise ask the cluster for a lock on each file it writes.
-    with dask.config.set(scheduler="synchronous"):
-        return make(unit, order)
+    with (
+        dask.config.set(scheduler="synchronous"),
+        ThreadPoolExecutor(1, initializer=_settle) as apart,
+    ):
+        return apart.submit(make, unit, order).result()
 
 
-@lru_cache(maxsize=1)
 def _settle() -> None:
-    threadpool_limits(1)
+    threadpool_limits(1)  # some libraries keep the number for each thread
     torch.set_num_threads(1)
 
 
