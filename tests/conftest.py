@@ -1,11 +1,15 @@
-"""What tests share: the real data where it lies, and folders of their own."""
+"""What tests share: the command as a user types it, the real data, folders of their own."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from terrella.cli import main
 
 pytest_plugins = ["tests.sem2"]
 
@@ -20,6 +24,38 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: set TERRELLA_REALDATA or put it in ../shared/data")
     return folder
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: exit status, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of a refusal."""
+        beside = ("warning", "refused", "failed", "removed")
+        lines = [x for x in self.err.splitlines() if x and not x.startswith(beside)]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("terrella: ")
+        return lines[0]
+
+
+@pytest.fixture
+def terrella(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command, in this process."""
+
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main([str(a) for a in arguments])
+        said = capsys.readouterr()
+        return Said(int(leaving.value.code or 0), said.out, said.err)
+
+    return call
 
 
 @pytest.fixture(autouse=True)

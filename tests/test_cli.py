@@ -11,39 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import Said
 
 from terrella import registry
-from terrella.cli import main
 from terrella.sources import poes
 from terrella.sources.sem2 import FLUX as VARIABLES
 from terrella.types import Record
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def line(self) -> str:
-        """The one line of a refusal."""
-        lines = [x for x in self.err.splitlines() if x and not x.startswith(("warning", "refused"))]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("terrella: ")
-        return lines[0]
-
-
-@pytest.fixture
-def terrella(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return Said(int(leaving.value.code or 0), said.out, said.err)
-
-    return call
 
 
 def test_a_file_becomes_a_catalogue(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.archive.days import EVERY_CROSSING, cut, flight
-
-from terrella.cli import main
+from tests.conftest import Said
 
 HOURS = 2.0  # of a file: short, so that many fit in a test
 
@@ -27,32 +26,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def days(small: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(small, tmp_path / "days"))
-
-
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def line(self) -> str:
-        """The one line of a refusal."""
-        begin = ("warning", "failed", "removed")
-        lines = [x for x in self.err.splitlines() if x and not x.startswith(begin)]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("terrella: ")
-        return lines[0]
-
-
-@pytest.fixture
-def terrella(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return Said(int(leaving.value.code or 0), said.out, said.err)
-
-    return call
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.archive.conftest import HOURS, Said
+from tests.archive.conftest import HOURS
 from tests.archive.days import EVERY_CROSSING, cut, flight
+from tests.conftest import Said
 
 import terrella as package
 from terrella.archive.catalogue import parse

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.archive.conftest import Said, content
+from tests.archive.conftest import content
 from tests.archive.days import EVERY_CROSSING, cut, damage, flight, truncate
+from tests.conftest import Said
 
 import terrella
 

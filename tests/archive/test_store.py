@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from tests.archive.conftest import HOURS, Said, content
+from tests.archive.conftest import HOURS, content
 from tests.archive.days import EVERY_CROSSING, damage, flight, truncate
+from tests.conftest import Said
 
 import terrella as package
 from terrella.archive.store import Store

@@ -91,7 +91,8 @@ def test_one_command_gives_scores_nulls_and_figures(evaluated: Path) -> None:
     assert gain["metric"] == "precursor_mcc" and gain["null"] is not None
     assert all(f["keys"] == ["earthquake", "station", "block"] for f in body["folds"])
     assert all(f["embargo"] == "12 h" for f in body["folds"])
-    tested, total = body["data"].split(" windows")[0].split(" of ")
+    assert body["data"].startswith("simulated, ") and "simulated data" in " ".join(body["limits"])
+    tested, total = body["data"].split(", ")[1].split(" windows")[0].split(" of ")
     assert 0 < int(tested) <= int(total)
     assert body["recipe"]["size"] == 64
 

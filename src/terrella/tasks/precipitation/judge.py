@@ -95,7 +95,8 @@ def plan(
     """The given weights on whole days, with their truth."""
     if paths:
         scenes = tuple(_from_files(paths, recipe, options, evaluation.tolerance))
-        data = f"{len(scenes)} files with truth"
+        some = "file" if len(scenes) == 1 else "files"
+        data = f"{len(scenes)} simulated {some}"  # no other has the truth in it
     else:
         seeds = range(evaluation.seed, evaluation.seed + evaluation.days)
         scenes = tuple(_simulated(s, recipe, options, evaluation.tolerance) for s in seeds)

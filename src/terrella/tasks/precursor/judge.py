@@ -17,6 +17,7 @@ from terrella.tasks.precursor.rows import (
     choose,
     gather,
     halves,
+    invented,
     shifted,
     simulated,
     subset,
@@ -51,10 +52,11 @@ def plan(
         yield from _worlds(evaluation, recipe, options)
         return
     every = gather(paths, recipe, options, every=evaluation.shifts > 0)
-    yield from divide(choose(every, recipe, options), evaluation, recipe)
+    made = "simulated" if invented(paths) else ""
+    yield from divide(choose(every, recipe, options), evaluation, recipe, made)
     if evaluation.shifts:
         for k, moved in shifted(paths, every, evaluation.shifts, recipe, options):
-            yield from divide(moved, evaluation, recipe, null=f"catalogue shift {k}")
+            yield from divide(moved, evaluation, recipe, made, f"catalogue shift {k}")
 
 
 def _worlds(evaluation: Evaluation, recipe: Recipe, options: Options) -> Iterator[Fold]:

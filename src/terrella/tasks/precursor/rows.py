@@ -20,8 +20,8 @@ from terrella.tasks.precursor.labels import (
     shift_catalogue,
 )
 from terrella.tasks.precursor.prepare import chain_of, prepare, reach, windows_of
-from terrella.tasks.precursor.simulate import World, scene
-from terrella.tasks.precursor.stations import open_files, rule, side_tables
+from terrella.tasks.precursor.simulate import MADE, World, scene
+from terrella.tasks.precursor.stations import Side, open_files, rule, side_tables
 from terrella.tasks.precursor.task import INPUTS, Evaluation, Options, Recipe
 from terrella.types import NoData, Refused, Windows
 
@@ -151,11 +151,21 @@ def catalogue(paths: Sequence[Path], windows: Windows) -> tuple[pd.DataFrame, pd
     Raises:
         NoData: there is no catalogue, or no station list.
     """
-    side, _ = side_tables([p for q in paths for p in (sorted(q.rglob("*")) if q.is_dir() else [q])])
+    side = _side(paths)
     if side.quakes is None or side.stations is None:
         raise NoData("no earthquake catalogue and station list (CSV) among the inputs")
     used = side.stations[side.stations["station"].isin(np.unique(windows.groups["station"]))]
     return side.quakes, used
+
+
+def invented(paths: Sequence[Path]) -> bool:
+    """Whether the catalogue among the inputs is of a simulated world."""
+    quakes = _side(paths).quakes
+    return quakes is not None and bool(quakes["id"].str.startswith(MADE).all())
+
+
+def _side(paths: Sequence[Path]) -> Side:
+    return side_tables([p for q in paths for p in (sorted(q.rglob("*")) if q.is_dir() else [q])])[0]
 
 
 def shifted(

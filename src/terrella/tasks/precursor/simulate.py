@@ -137,7 +137,7 @@ def earthquakes(world: World, start: np.datetime64, places: tuple[Site, ...]) ->
         {
             "time": start + (seconds * 1e9).astype("timedelta64[ns]"),
             "latitude": lat, "longitude": lon, "magnitude": np.round(magnitude, 1),
-            "depth": random.uniform(10, 80, n), "id": [f"sim{k:04d}" for k in range(n)],
+            "depth": random.uniform(10, 80, n), "id": [f"{MADE}{k:04d}" for k in range(n)],
         }
     )  # fmt: skip
 
@@ -264,6 +264,7 @@ class Scene:
     pairs: pd.DataFrame
 
 
+MADE = "sim"  # begins the id of a simulated earthquake
 START = np.datetime64("2019-01-01T00:00:00", "ns")
 
 
@@ -423,7 +424,8 @@ def simulate(
     quakes = pd.DataFrame(
         {"time": [when], "latitude": [site.latitude + random.uniform(-0.8, 0.8)],
          "longitude": [site.longitude + random.uniform(-0.8, 0.8)],
-         "magnitude": [round(float(random.uniform(5.6, 6.6)), 1)], "depth": [20.0], "id": ["sim0"]}
+         "magnitude": [round(float(random.uniform(5.6, 6.6)), 1)], "depth": [20.0],
+         "id": [f"{MADE}0"]}
     )  # fmt: skip
     quakes["time"] = quakes["time"].astype("datetime64[ns]")
     stations = pd.DataFrame(
