@@ -100,6 +100,15 @@ def family_of(pid: int) -> list[int]:
     return found
 
 
+def test_a_unit_under_which_workers_die_is_given_up(days: Path, tmp_path: Path) -> None:
+    for path in sorted(days.glob("*.nc"))[2:]:
+        path.unlink()
+    said = run(days, tmp_path / "s", "--workers", "2", "--memory", "100MB")
+    assert said.returncode == 1 and "done 0, skipped 0, failed 2 of 2" in said.stdout
+    assert said.stderr.count("6 workers died under it") == 2 and "--memory" in said.stderr
+    assert run(days, tmp_path / "s", "--workers", "2").returncode == 0, "and can be done later"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_kills_lose_nothing(fill: Fill, tmp_path: Path, seed: int) -> None:
