@@ -25,6 +25,8 @@ NETWORK, BEST, ROLL = "terrella", "best attainable", "roll "
 Predictor = Callable[[Windows], Outputs]
 Refit = Callable[[Sequence[Windows], Sequence[Windows]], Model]
 Note = Callable[[str], None]
+Tables = dict[str, list[pd.DataFrame]]  # rows of each fold by the name of a model or a null
+OutputsOf = Callable[[Scene], Outputs]
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def evaluate(
             is trained, or there is nothing to judge.
     """
     how = judging or Judging()
-    tables: dict[str, list[pd.DataFrame]] = {}
-    nulls: dict[str, list[pd.DataFrame]] = {}
+    tables: Tables = {}
+    nulls: Tables = {}
     absent: dict[str, str] = {}
     parts: list[Part] = []
     words: dict[str, str] = {"data": "", "split": "", "leaks": ""}
@@ -117,38 +119,36 @@ def evaluate(
         rows = rows.assign(aside=fold.aside)
         return rows if "group" in rows else rows.assign(group=fold.name)
 
+    def contest(fold: Fold) -> Iterator[tuple[str, Tables, OutputsOf]]:
+        if fold.null:
+            yield fold.null, nulls, _network(task, fold, model, refit, note)
+            return
+        for name, outputs_of in _models(task, fold, recipe, model, refit, note, absent, fitted):
+            yield name, tables, outputs_of
+        for k in range(0 if fold.aside else how.nulls):
+            lost = shuffled(fold, how.bootstrap + k)
+            yield f"label shuffle {k + 1}", nulls, _network(task, lost, None, refit, note)
+
     for number, fold in enumerate(folds):
         guard(fold)
         if (how.nulls or fold.null) and not (fold.refit and refit):
             raise Refused(
                 f"{task.name}: this plan judges given weights; a null needs one that trains"
             )
-        if fold.null:
-            outputs_of = _network(task, fold, model, refit, note)
-            for scene in fold.test:
-                rows = judged(fold, scene, outputs_of(scene))
-                nulls.setdefault(fold.null, []).append(rows)
-            continue
-        parts.append(_part(fold))
-        if not fold.aside or not words["data"]:
-            words = {k: getattr(fold, k) or v for k, v in words.items()}
-        if fold.train is not learnt:
-            learnt, fitted = fold.train, {}
-        for name, outputs_of in _models(task, fold, recipe, model, refit, note, absent, fitted):
+        if not fold.null:
+            parts.append(_part(fold))
+            if not fold.aside or not words["data"]:
+                words = {k: getattr(fold, k) or v for k, v in words.items()}
+            if fold.train is not learnt:
+                learnt, fitted = fold.train, {}
+        for name, into, outputs_of in contest(fold):
             for k, scene in enumerate(fold.test):
                 outputs = outputs_of(scene)
-                tables.setdefault(name, []).append(judged(fold, scene, outputs))
+                into.setdefault(name, []).append(judged(fold, scene, outputs))
                 for roll in range(how.rolls if name == NETWORK and not fold.aside else 0):
                     rng = np.random.default_rng((how.bootstrap, roll, number, k))
                     rows = judged(fold, scene, rolled(scene, outputs, rng))
                     nulls.setdefault(f"{ROLL}{roll + 1}", []).append(rows)
-        for k in range(0 if fold.aside else how.nulls):
-            lost = shuffled(fold, how.bootstrap + k)
-            outputs_of = _network(task, lost, None, refit, note)
-            for scene in fold.test:
-                nulls.setdefault(f"label shuffle {k + 1}", []).append(
-                    judged(fold, scene, outputs_of(scene))
-                )
     if not tables:
         raise Refused(f"{task.name}: the evaluation found nothing to score")
     return Evaluation(
@@ -157,7 +157,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _joined(tables: dict[str, list[pd.DataFrame]], parts: Sequence[Part]) -> dict[str, Any]:
+def _joined(tables: Tables, parts: Sequence[Part]) -> dict[str, Any]:
     made = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
     for name, table in made.items():
         # A lone fold, and nothing else by that name, says nothing new.
@@ -189,7 +189,7 @@ def digest(parts: Sequence[Windows]) -> str:
 
 def _network(
     task: Task, fold: Fold, model: Model | None, refit: Refit | None, note: Note
-) -> Callable[[Scene], Outputs]:
+) -> OutputsOf:
     note(f"{fold.name}: network{f' ({fold.null})' if fold.null else ''}")
     judged = refit(fold.train, fold.validation) if fold.refit and refit else model
     if judged is None:
@@ -204,7 +204,7 @@ def _network(
 def _models(
     task: Task, fold: Fold, recipe: Any, model: Model | None, refit: Refit | None, note: Note,
     absent: dict[str, str], fitted: dict[str, Predictor],
-) -> Iterator[tuple[str, Callable[[Scene], Outputs]]]:  # fmt: skip
+) -> Iterator[tuple[str, OutputsOf]]:  # fmt: skip
     yield NETWORK, _network(task, fold, model, refit, note)
     for name, baseline in task.baselines.items():
         note(f"{fold.name}: {name}")
