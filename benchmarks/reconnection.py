@@ -96,14 +96,14 @@ def copied(net: Any, view: Any, lo: int, hi: int) -> Any:
 def network() -> None:
     import torch
 
-    from terrella.tasks.reconnection.network import ROWS, Bidirectional, Published
+    from terrella.tasks.reconnection.network import ROWS, Context, Published
 
     rows = 24_000
     x = torch.randn(2048, 2048)
     rate = 2 * 2048**3 / best(lambda: x @ x)
     for net, window, work in (
         (Published(), 32, 32 * (42 * 42 * 5) + 14 * 42),
-        (Bidirectional(), 63, 64 * 32 * 96 + 2 * 14 * 96),
+        (Context(), 63, 252 * 192 + 192 * 192 + 192 * 64 + 64 * 6),
     ):
         series = torch.randn(rows + window - 1, 14)
         view = series.unfold(0, window, 1).transpose(1, 2)

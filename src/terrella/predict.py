@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import nn
 
+from terrella.threads import on_threads
 from terrella.types import Outputs, Windows
 
 ROWS = 512  # rows a pass: the gates of one step stay in a core's cache, and memory stays flat
@@ -40,15 +38,3 @@ def predict(network: nn.Module, windows: Windows, rows: int = ROWS) -> Outputs:
                     out[name] = np.empty((len(windows), *value.shape[1:]), np.float32)
                 out[name][lo : lo + rows] = value.cpu().numpy()
     return out
-
-
-@contextlib.contextmanager
-def on_threads(count: object) -> Iterator[None]:
-    """Let torch use ``count`` threads for a while, as many as before where that is None."""
-    before = torch.get_num_threads()
-    if isinstance(count, int):
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -151,5 +151,5 @@ def test_importing_terrella_imports_no_arrow() -> None:
 def test_a_missing_library_is_named(
     store: Path, terrella: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "pip install 'terrella[scale]'" in terrella("catalogue", store).line

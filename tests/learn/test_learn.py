@@ -21,10 +21,10 @@ from terrella.learn import config as configs
 from terrella.learn.data import Rows, Shuffled
 from terrella.learn.split import by_group, guard
 from terrella.learn.train import Training, fit
-from terrella.predict import on_threads
 from terrella.tasks.precipitation.prepare import prepare, sample
 from terrella.tasks.precipitation.simulate import World, simulate
 from terrella.tasks.precipitation.task import Options, Recipe, task
+from terrella.threads import on_threads
 from terrella.types import Fold, Refused, Scene, Windows
 
 RECIPE = Recipe(network="conv", features="counts", window=13, hidden=8, dense=8, dropout=0.1)

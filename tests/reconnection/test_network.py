@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from terrella import weights
-from terrella.tasks.reconnection.network import Bidirectional, Published, loss, predict
+from terrella.tasks.reconnection.baselines import hand
+from terrella.tasks.reconnection.network import (
+    OFFSETS,
+    TOLD,
+    Context,
+    Published,
+    around,
+    loss,
+    predict,
+)
 from terrella.tasks.reconnection.prepare import chunks, prepare
 from terrella.tasks.reconnection.task import Options, Recipe
 from terrella.types import Refused, Windows
@@ -70,9 +79,33 @@ def test_chunks_begin_anew_at_a_break() -> None:
     assert place.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
 
 
-def test_shared_projections_change_nothing(features: torch.Tensor) -> None:
+def test_what_is_told_of_a_sample(features: torch.Tensor) -> None:
+    """Around each sample of a series, as a plain loop has it."""
+    told = around(features, 31, 31).numpy().reshape(-1, TOLD, 14)
+    assert len(told) == len(features) - 62
+    x = features.double().numpy()
+    for row in (0, 70, len(told) - 1):
+        i = row + 31
+        want = [x[i], x[i - 31 : i + 32].std(0)]
+        spans = ((i - 3, i + 3), (i - 10, i + 10), (i - 31, i), (i, i + 31))
+        want += [x[lo : hi + 1].mean(0) - x[i] for lo, hi in spans]
+        want += [x[i + k] - x[i] for k in OFFSETS]
+        np.testing.assert_allclose(told[row], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 9), (0, 0), (31, 0)])
+def test_a_short_context_is_told_as_far_as_it_goes(
+    features: torch.Tensor, before: int, after: int
+) -> None:
+    windows = rows(features, "overlap", before, after)
+    told = around(windows.x["features"], before, after)[:, 0]
+    assert told.shape == (len(features), 14 * TOLD) and torch.isfinite(told).all()
+    np.testing.assert_allclose(hand(windows), told.numpy(), atol=1e-5)
+
+
+def test_sums_that_are_shared_change_nothing(features: torch.Tensor) -> None:
     torch.manual_seed(0)
-    network = Bidirectional(hidden=8, before=5, after=9)
+    network = Context(hidden=8, before=5, after=9).eval()
     network.fit_scale({"features": rows(features, "overlap", 5, 9).x["features"]})
     windows = rows(features, "overlap", 5, 9)
     with torch.inference_mode():
@@ -82,7 +115,7 @@ def test_shared_projections_change_nothing(features: torch.Tensor) -> None:
 
 def test_draws_are_averaged_and_their_spread_is_told(features: torch.Tensor) -> None:
     torch.manual_seed(0)
-    network = Bidirectional(hidden=8, before=3, after=3)
+    network = Context(hidden=8, before=3, after=3)
     factors = np.stack([np.full(14, f, np.float32) for f in (0.5, 1.0, 2.0)])
     each = [
         predict(network, rows(features * f, "overlap", 3, 3))["probability"]
@@ -105,16 +138,16 @@ def test_doubt_softens_the_target() -> None:
 
 def test_calibration_finds_the_temperature(features: torch.Tensor) -> None:
     torch.manual_seed(0)
-    network: Any = Bidirectional(hidden=8, before=2, after=2)
+    network: Any = Context(hidden=8, before=2, after=2)
     part = rows(torch.randn(4000, 14), "overlap", 2, 2)
     with torch.no_grad():
-        network.head[2].weight.mul_(6.0)
+        network.head.weight.mul_(6.0)
     p = predict(network, part)["probability"]
     rng = np.random.default_rng(0)
     truth = np.array([rng.choice(6, p=row / row.sum()) for row in p.astype(float)])
     with torch.no_grad():  # make it three times too sure of itself
-        network.head[2].weight.mul_(3.0)
-        network.head[2].bias.mul_(3.0)
+        network.head.weight.mul_(3.0)
+        network.head.bias.mul_(3.0)
     part = Windows(part.x, part.time, part.valid, y={"region": torch.from_numpy(truth),
                    "doubt": torch.zeros(4000)}, extra=part.extra)  # fmt: skip
     network.settle([part])

@@ -49,7 +49,6 @@ def need() -> None:
     try:
         import distributed  # noqa: F401
         import pyarrow  # noqa: F401
-        import threadpoolctl  # noqa: F401
     except ImportError as error:
         raise Refused(
             f"a store needs {error.name}, which is not installed: pip install 'terrella[scale]'"

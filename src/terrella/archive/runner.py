@@ -175,7 +175,8 @@ def _outcomes(todo: Sequence[Unit], order: Order, scale: Scale) -> Iterator[Outc
     if scale.scheduler or scale.workers > 1:
         yield from cluster.outcomes(todo, order, scale)
         return
-    from terrella.archive.work import make, one_thread
+    from terrella.archive.work import make
+    from terrella.threads import one_thread
 
     with one_thread():
         for unit in todo:

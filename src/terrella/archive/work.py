@@ -15,9 +15,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -211,22 +209,6 @@ def work(unit: Unit, order: Order) -> Outcome:
 def _settle() -> None:
     threadpool_limits(1)  # some libraries keep the number for each thread
     torch.set_num_threads(1)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread for a while.
-
-    A unit is computed on one thread wherever it runs: workers then never fight over cores, and
-    bytes do not depend on how many workers there are.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def peak() -> int:

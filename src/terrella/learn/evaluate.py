@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from terrella.learn.split import blind, guard, rolled, shuffled
-from terrella.predict import on_threads, predict
+from terrella.predict import predict
 from terrella.task import Judging, Model, Task
+from terrella.threads import one_thread
 from terrella.types import Fold, NoData, Outputs, Refused, Scene, Windows
 
 NETWORK, BEST, ROLL = "terrella", "best attainable", "roll "
@@ -78,7 +79,7 @@ class Evaluation:
         return self.tables[NETWORK]
 
 
-@on_threads(2)  # of its own accord a machine's cores would show in the last digits
+@one_thread()
 def evaluate(
     task: Task,
     folds: Iterable[Fold],

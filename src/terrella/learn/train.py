@@ -21,8 +21,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from terrella.learn.data import Batch, Rows, loader
-from terrella.predict import on_threads
 from terrella.task import Task
+from terrella.threads import on_threads
 from terrella.types import Refused, Windows
 
 SCALE_ROWS = 200_000  # rows that fix the scaling buffers; more would not move them

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from terrella.tasks.reconnection.network import CLASSES, predict
-from terrella.tasks.reconnection.prepare import features, running, sample
+from terrella.steps.window import base
+from terrella.tasks.reconnection.network import CLASSES, around, predict
+from terrella.tasks.reconnection.prepare import sample
 from terrella.tasks.reconnection.task import Recipe
 from terrella.types import NoData, Outputs, Refused, Windows
 
@@ -18,8 +19,6 @@ Predictor = Callable[[Windows], Outputs]
 NAME = "waters2025"
 PARTS = 10  # of an interval, for what knows only when
 FEW = 500.0  # rows that pull a class rate towards the overall one
-REACHES = (3, 10)  # samples to either side over which trees see means
-OFFSETS = (-31, -20, -12, -6, -3, -1, 1, 3, 6, 12, 20, 31)  # samples at which they see neighbours
 # One thread: on shared cores, threads that wait for each other take many times as long.
 SETTINGS: dict[str, Any] = {
     "objective": "multiclass", "num_class": CLASSES, "learning_rate": 0.08, "num_leaves": 31,
@@ -109,19 +108,11 @@ def lightgbm(train: Sequence[Windows], recipe: Recipe) -> Predictor:
 
 
 def hand(windows: Windows) -> Array:
-    """What trees see: ``features``, then means around the sample and neighbours, less the sample.
-
-    Returns:
-        (rows, 28 + 14 * (4 + 12)) float32; NaN in rows that are not valid.
-    """
+    """What trees see: ``around`` of every row, (rows, 14 * 18) float32."""
     view, place = windows.x["features"], int(windows.extra["place"])
-    last = view.shape[1] - 1
-    own = features(windows).values
-    at = own[:, : view.shape[2]]
-    spans = [(max(place - k, 0), min(place + k, last)) for k in REACHES]
-    around = [running(view, lo, hi + 1) - at for lo, hi in (*spans, (0, place), (place, last))]
-    near = [view[:, min(max(place + k, 0), last)].numpy() - at for k in OFFSETS]
-    made: Array = np.concatenate([own, *around, *near], 1, dtype=np.float32)
+    series = base(view)
+    told = around(view if series is None else series, place, view.shape[1] - 1 - place)
+    made: Array = told.reshape(len(view), -1).numpy()
     return made
 
 

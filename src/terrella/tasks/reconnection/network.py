@@ -1,8 +1,8 @@
 """The published network and ours, and how both are run over a long series.
 
 Published: Waters et al. 2025, doi:10.1029/2025JA034383: three tanh RNN layers, 14 -> 42, and a
-linear layer to six classes, with PyTorch's own parameter names. Ours reads the same 14 features to
-both sides of a sample.
+linear layer to six classes, with PyTorch's own parameter names. Ours reads the same 14 features on
+both sides of a sample, without recurrence.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from terrella.types import Windows
 
 ROWS = 1024  # rows a pass: one step's state stays in a core's cache
 FEATURES, CLASSES = 14, 6
-NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+REACHES = (3, 10)  # samples to either side over which means are told
+OFFSETS = (-31, -20, -12, -6, -3, -1, 1, 3, 6, 12, 20, 31)  # samples at which neighbours are told
+TOLD = 2 + len(REACHES) + 2 + len(OFFSETS)  # numbers told of each channel
+DROPOUT = 0.1
+SCALE_ROWS = 20_000  # more would not move a median
 SURE = 0.1  # log error of B0 that is no reason for doubt
 SMOOTHING = 5.0  # target mass moved to uniform per unit of log error in B0 ...
 MOST = 0.8  # ... and at most this much
 
 
 def build(recipe: Any) -> nn.Module:
-    """The network of a recipe: ``kind`` is ``waters2025`` or ``bidirectional``."""
+    """The network of a recipe: ``kind`` is ``waters2025`` or ``context``."""
     if recipe.kind == "waters2025":
         return Published(recipe.hidden, recipe.layers)
-    return Bidirectional(recipe.hidden, recipe.before, recipe.after)
+    return Context(recipe.hidden, recipe.before, recipe.after)
 
 
 class Published(nn.Module):
@@ -89,14 +93,48 @@ class Published(nn.Module):
         return F.linear(x, weight, getattr(self.rnn, f"bias_{which}_l{layer}"))
 
 
-class Bidirectional(nn.Module):
-    """A GRU towards the sample from the past and one from the future, then a small head.
+def around(series: Tensor, before: int, after: int) -> Tensor:
+    """What is told of a sample and both its sides: trees and our network see the same.
+
+    Itself and its spread over the context; then, less itself, means over four stretches and
+    neighbours at twelve distances (the furthest there is, where the context is shorter).
+
+    Args:
+        series: (..., length, channels).
+        before, after: samples of context.
+
+    Returns:
+        (..., length - before - after, channels * TOLD) float32.
+    """
+    rows = series.shape[-2] - before - after
+    at = series.narrow(-2, before, rows)
+    # Sums in double precision: their differences are small beside them.
+    total = F.pad(series.double().cumsum(-2), (0, 0, 1, 0))
+    square = F.pad((series.double() ** 2).cumsum(-2), (0, 0, 1, 0))
+
+    def mean(sums: Tensor, lo: int, hi: int) -> Tensor:
+        above, below = (sums.narrow(-2, before + k, rows) for k in (hi + 1, lo))
+        return (above - below) / (hi + 1 - lo)
+
+    whole = mean(total, -before, after)
+    spread = (mean(square, -before, after) - whole**2).clamp_min(0).sqrt()
+    spans = [*((max(-k, -before), min(k, after)) for k in REACHES), (-before, 0), (0, after)]
+    steps = [min(max(k, -before), after) for k in OFFSETS]
+    told = [
+        at, spread.float(), *((mean(total, lo, hi) - at).float() for lo, hi in spans),
+        *(series.narrow(-2, before + k, rows) - at for k in steps),
+    ]  # fmt: skip
+    return torch.cat(told, -1)
+
+
+class Context(nn.Module):
+    """Layers over what ``around`` tells of a sample and both its sides.
 
     Scaling, the temperature that calibrates the confidence and the confidence below which it
     abstains are buffers: they travel with the weights.
 
     Args:
-        hidden: width of each direction.
+        hidden: width of the first two layers.
         before, after: samples of context on either side.
     """
 
@@ -105,43 +143,40 @@ class Bidirectional(nn.Module):
     temperature: Tensor
     abstain: Tensor
 
-    def __init__(self, hidden: int = 32, before: int = 31, after: int = 31) -> None:
+    def __init__(self, hidden: int = 192, before: int = 31, after: int = 31) -> None:
         super().__init__()
         self.before, self.after = before, after
-        self.past = nn.GRU(FEATURES, hidden, batch_first=True)
-        self.future = nn.GRU(FEATURES, hidden, batch_first=True)
-        self.head = nn.Sequential(
-            nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, CLASSES)
-        )
-        self.register_buffer("mean", torch.zeros(FEATURES))
-        self.register_buffer("scale", torch.ones(FEATURES))
+        told = FEATURES * TOLD
+        self.layers = nn.Sequential(
+            nn.Linear(told, hidden), nn.ReLU(), nn.Dropout(DROPOUT),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(DROPOUT),
+            nn.Linear(hidden, 64), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(64, CLASSES)
+        self.register_buffer("mean", torch.zeros(told))
+        self.register_buffer("scale", torch.ones(told))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("abstain", torch.zeros(()))
 
     def fit_scale(self, x: dict[str, Tensor]) -> None:
-        """Take mean and spread of the features from training rows."""
-        flat = x["features"][:, self.before]
-        self.mean.copy_(flat.mean(0))
-        self.scale.copy_(flat.std(0).clamp_min(1e-6))
+        """Take middle and spread of what is told from training rows, whatever their outliers."""
+        told = around(x["features"][:SCALE_ROWS], self.before, self.after)[:, 0]
+        self.mean.copy_(told.median(0).values)
+        self.scale.copy_(1.5 * (told - self.mean).abs().median(0).values.clamp_min(1e-4))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """(rows, before + 1 + after, 14) -> ``logits`` (rows, 6) of the sample in the middle."""
-        x = (features - self.mean) / self.scale
-        _, past = self.past(x[:, : self.before + 1])
-        _, future = self.future(x[:, self.before :].flip(1))
-        logits: Tensor = self.head(torch.cat([past[-1], future[-1]], dim=1)) / self.temperature
-        return {"logits": logits}
+        return {"logits": self._of(around(features, self.before, self.after)[:, 0])}
 
     def sliding(self, series: Tensor, window: int) -> Tensor:
-        """Logits of the middle sample of every window of a series (rows + window - 1, 14).
+        """Logits of the middle sample of every window of a series (rows + window - 1, 14)."""
+        return self._of(around(series, self.before, self.after))
 
-        Input projections are made once a sample and shared by all windows.
-        """
-        rows = len(series) - window + 1
-        x = (series - self.mean) / self.scale
-        past = _final(self.past, x, rows, range(self.before + 1))
-        future = _final(self.future, x, rows, range(window - 1, self.before - 1, -1))
-        logits: Tensor = self.head(torch.cat([past, future], dim=1)) / self.temperature
+    def _of(self, told: Tensor) -> Tensor:
+        # Fields and flows have long tails; trees do not mind, layers do.
+        x = (told - self.mean) / self.scale
+        x = torch.copysign(x.abs().log1p(), x)
+        logits: Tensor = self.head(self.layers(x)) / self.temperature
         return logits
 
     def settle(self, windows: list[Windows], accuracy: float = 0.95) -> None:
@@ -170,29 +205,6 @@ class Bidirectional(nn.Module):
         enough = torch.nonzero(kept >= accuracy)
         last = int(enough[-1]) if len(enough) else 0
         self.abstain.fill_(float(confidence[last]) if last + 1 < len(confidence) else 0.0)
-
-
-def _final(gru: nn.GRU, x: Tensor, rows: int, steps: range) -> Tensor:
-    """Last state of a one-layer GRU run over ``x[step : step + rows]`` for each step in turn.
-
-    For inference only: it works in place, since memory traffic is what a step costs.
-    """
-    weights: list[Tensor] = [getattr(gru, f"{k}_l0") for k in NAMES]
-    into, over, into_bias, over_bias = weights
-    width, turned = gru.hidden_size, over.t().contiguous()
-    bias = into_bias.clone()
-    bias[: 2 * width] += over_bias[: 2 * width]  # of reset and update, where both simply add
-    gates = F.linear(x, into, bias)
-    state, own = x.new_zeros(rows, width), x.new_empty(rows, 3 * width)
-    both, new = x.new_empty(rows, 2 * width), x.new_empty(rows, width)
-    for step in steps:
-        given = gates[step : step + rows]
-        torch.mm(state, turned, out=own)
-        torch.add(given[:, : 2 * width], own[:, : 2 * width], out=both).sigmoid_()
-        torch.add(own[:, 2 * width :], over_bias[2 * width :], out=new)
-        new.mul_(both[:, :width]).add_(given[:, 2 * width :]).tanh_()
-        torch.lerp(new, state, both[:, width:], out=state)
-    return state
 
 
 def loss(outputs: dict[str, Tensor], y: dict[str, Tensor], weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = np.ndarray
-KEEP = 15  # one row in so many is trained on: neighbours differ by little but noise
+KEEP = 8  # one row in so many is trained on: neighbours differ by little but noise
 
 
 def prepare(record: dict[str, xr.DataArray], recipe: Any, options: Any) -> Windows:

@@ -49,15 +49,14 @@ class Recipe:
     """What the weights depend on.
 
     Attributes:
-        kind: ``waters2025`` is the published RNN; ``bidirectional`` reads to both sides.
-        hidden: width of a layer, or of each direction.
+        kind: ``waters2025`` is the published RNN; ``context`` looks to both sides at once.
+        hidden: width of a layer.
         layers: of the published RNN.
-        before, after: samples of context on either side of the one that is labelled
-            (bidirectional).
+        before, after: samples of context on either side of the one that is labelled (context).
     """
 
-    kind: Literal["bidirectional", "waters2025"] = "bidirectional"
-    hidden: int = 32
+    kind: Literal["context", "waters2025"] = "context"
+    hidden: int = 192
     layers: int = 3
     before: int = 31
     after: int = 31
@@ -96,7 +95,7 @@ class Evaluation:
     """What ``evaluate`` may choose."""
 
     paths: int = option(40, "simulated paths to judge on, where no files are given")
-    train_paths: int = option(300, "simulated paths the baselines learn from")
+    train_paths: int = option(1600, "simulated paths the baselines learn from")
     seed: int = option(900_000, "seed of the first; training uses seeds below it")
     seconds: float = option(60.0, "length of each path")
 
