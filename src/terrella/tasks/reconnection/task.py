@@ -160,7 +160,7 @@ task = Task(
         "waters2025": Baseline("published", late(f"{HERE}.baselines:waters2025")),
     },
     features=late(f"{HERE}.prepare:features"),
-    quick={"paths": 12},  # with fewer paths to learn from, the trees would be a weak rival
+    quick={"paths": 12, "train_paths": 300},
     sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
     commands={
