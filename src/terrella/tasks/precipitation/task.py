@@ -67,7 +67,7 @@ class Evaluation:
 
     days: int = option(24, "simulated days to judge on, where no files are given")
     seed: int = option(9000, "seed of the first of them; training uses seeds below 9000")
-    learn: int = option(100, "simulated days that the baselines learn from")
+    learn: int = option(30, "simulated days that the baselines learn from")
     tolerance: int = option(3, "samples by which a found event may miss a true one")
 
 
@@ -124,7 +124,7 @@ task = Task(
         "capannolo2022": Baseline("published", late(f"{HERE}.baselines:capannolo2022")),
     },
     features=late(f"{HERE}.prepare:features"),
-    quick={"days": 3, "learn": 30},
+    quick={"days": 3},
     sample=late(f"{HERE}.prepare:sample"),
     importers=late(f"{HERE}.published:read"),
     demo={"hours": 6.0, "seed": 18},
