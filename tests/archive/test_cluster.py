@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -100,13 +101,21 @@ def family_of(pid: int) -> list[int]:
     return found
 
 
-def test_a_unit_under_which_workers_die_is_given_up(days: Path, tmp_path: Path) -> None:
-    for path in sorted(days.glob("*.nc"))[2:]:
-        path.unlink()
-    said = run(days, tmp_path / "s", "--workers", "2", "--memory", "100MB")
-    assert said.returncode == 1 and "done 0, skipped 0, failed 2 of 2" in said.stdout
-    assert said.stderr.count("6 workers died under it") == 2 and "--memory" in said.stderr
-    assert run(days, tmp_path / "s", "--workers", "2").returncode == 0, "and can be done later"
+def test_a_unit_under_which_workers_die_is_given_up() -> None:
+    from types import SimpleNamespace
+
+    from dask.distributed import KilledWorker
+
+    from terrella.archive.cluster import _outcome
+
+    def told(error: Exception) -> Any:
+        future = SimpleNamespace(status="error", exception=lambda: error)
+        return _outcome(future, SimpleNamespace(key="poes"))  # type: ignore[arg-type]
+
+    given_up = told(KilledWorker("k", SimpleNamespace(name="w"), 6))  # type: ignore[arg-type]
+    assert given_up.key == "poes" and given_up.state == "failed"
+    assert "6 workers died under it" in given_up.why and "--memory" in given_up.why
+    assert told(ImportError("no torch")).state == "broken", "no unit could be done: the run stops"
 
 
 @pytest.mark.slow

@@ -193,17 +193,24 @@ def model_of(task: str, weights: Path, sha256: str) -> Model:
 def work(unit: Unit, order: Order) -> Outcome:
     """``make`` in a process of its own, on one thread.
 
-    The thread is one the cluster does not know. Its profiler keeps the frames it samples for a
-    while, and with them open HDF5 objects; when those are closed shows in the bytes of a file.
+    Where workers are profiled the thread is one the cluster does not know: a profiler keeps the
+    frames it samples for a while, and with them open HDF5 objects; when those are closed shows in
+    the bytes of a file.
     """
     import dask
 
     # xarray would otherwise ask the cluster for a lock on each file it writes.
-    with (
-        dask.config.set(scheduler="synchronous"),
-        ThreadPoolExecutor(1, initializer=_settle) as apart,
-    ):
-        return apart.submit(make, unit, order).result()
+    with dask.config.set(scheduler="synchronous"):
+        if dask.config.get("distributed.worker.profile.enabled"):
+            return _apart().submit(make, unit, order).result()
+        _settle()
+        return make(unit, order)
+
+
+@lru_cache(maxsize=1)
+def _apart() -> ThreadPoolExecutor:
+    """Threads of a worker's own, kept from unit to unit with the memory they have."""
+    return ThreadPoolExecutor(64, initializer=_settle)  # as many start as the worker has
 
 
 def _settle() -> None:
